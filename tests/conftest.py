@@ -1,0 +1,17 @@
+"""Fixtures that every part's tests share."""
+
+from pathlib import Path
+
+import pytest
+from bidtrie.models.fetch import fetch
+from hypothesis import settings
+
+# The same examples on every run and machine, and no limits on time.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The default model's .gguf file, fetched into the cache folder unless it is there."""
+    return fetch("smollm2-135m")

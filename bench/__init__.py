@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks: `python -m bench.NAME`; each prints one JSON object as its last line."""

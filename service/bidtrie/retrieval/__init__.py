@@ -1,0 +1,1 @@
+"""Ranking segments without the language model: shortlists, fallbacks, baselines."""

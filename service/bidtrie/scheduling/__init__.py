@@ -1,0 +1,1 @@
+"""Scheduling: many requests' jobs share the engine's steps."""

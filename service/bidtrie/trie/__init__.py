@@ -1,0 +1,1 @@
+"""Catalogs, their token tries, and the search over them."""

@@ -1,0 +1,80 @@
+"""The prior: what the model thinks of every path when the context says nothing.
+
+Stored per node: the mean over the neutral contexts of the full-softmax log-probability of the node's token after
+its parent. Within one node's children that is the mean neutral logit up to a constant, so that renormalising over any
+subset of the children (blocked segments, the caller's candidates) gives the trie-normalised prior of that subset.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidtrie.engine.base import Engine
+from bidtrie.engine.tree_batch import PREFIX_END, Candidates, Float32, TreeBatch, kept_parent
+from bidtrie.scheduling.job import Job
+from bidtrie.trie.trie import Trie
+
+#: Nodes a step: enough for the kernels, and room in the step for requests when a catalog is loaded while serving.
+_STEP_NODES = 64
+
+
+def neutral_log_probabilities(
+    engine: Engine, trie: Trie, prompt: list[int], prefix: int | None = None
+) -> Job[Float32]:
+    """Full-softmax log-probability of every node's token after its parent, after one prompt: float32 [nodes], root 0.
+
+    Walks the trie depth first, so that only the ancestors of the nodes still to come are kept.
+    """
+    sequence = engine.open(share=prefix)
+    try:
+        size = min(_STEP_NODES, engine.spec.max_nodes)
+        for first in range(0, len(prompt) - 1, size):
+            output = yield TreeBatch.chain(prompt[first : min(first + size, len(prompt) - 1)], sequence)
+            engine.commit(sequence, output.nodes.tolist())
+        result = np.zeros(len(trie), np.float32)
+        inner = _preorder_of_inner_nodes(trie)
+        kept: dict[int, int] = {}
+        # The prompt's last token stands for the root; its node is the parent of the first tier.
+        for first in range(0, len(inner), size):
+            nodes = inner[first : first + size]
+            index = {int(node): i for i, node in enumerate(nodes)}
+            parent = []
+            for node in nodes.tolist():
+                above = int(trie.parent[node])
+                if node == 0:
+                    parent.append(PREFIX_END)
+                else:
+                    parent.append(index[above] if above in index else kept_parent(kept[above]))
+            tokens = [prompt[-1] if node == 0 else int(trie.token[node]) for node in nodes.tolist()]
+            children = [np.asarray(trie.children(node)) for node in nodes.tolist()]
+            candidates = Candidates.of([trie.token[each] for each in children])
+            rows = range(len(nodes))
+            output = yield TreeBatch.of(tokens, sequence, parent, list(rows), candidates, logsumexp=True)
+            for row, each in zip(rows, children, strict=True):
+                result[each] = output.row(row) - output.logsumexp[row]
+            # Preorder: what follows can only hang on the ancestors of the next node.
+            above = int(trie.parent[inner[first + size]]) if first + size < len(inner) else -1
+            needed = set()
+            while above >= 0:
+                needed.add(above)
+                above = int(trie.parent[above])
+            fresh = [node for node in needed if node in index]
+            engine.keep([int(output.nodes[index[node]]) for node in fresh])
+            engine.release([handle for node, handle in kept.items() if node not in needed])
+            kept = {node: handle for node, handle in kept.items() if node in needed}
+            kept |= {node: int(output.nodes[index[node]]) for node in fresh}
+        return result
+    finally:
+        engine.close(sequence)
+
+
+def _preorder_of_inner_nodes(trie: Trie) -> NDArray[np.int32]:
+    """Nodes that have children, every one after its parent and before its next sibling."""
+    order = []
+    stack = [0]
+    while stack:
+        node = stack.pop()
+        children = trie.children(node)
+        if children:
+            order.append(node)
+            stack.extend(reversed(children))
+    return np.array(order, np.int32)

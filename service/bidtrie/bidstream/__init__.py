@@ -1,0 +1,1 @@
+"""What the bidstream sends, mapped to what the service understands."""

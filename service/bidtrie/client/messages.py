@@ -1,0 +1,84 @@
+"""Keyword arguments -> requests, the same for both clients. None leaves the choice to the server."""
+
+from collections.abc import Iterable
+
+from bidtrie.openrtb.v2.openrtb_pb2 import BidRequest
+from bidtrie.v1 import creative_pb2, targeting_pb2
+
+
+def target_request(
+    *,
+    title: str,
+    description: str,
+    keywords: Iterable[str],
+    language: str,
+    categories: Iterable[str],
+    app_name: str,
+    site_name: str,
+    bid_request: BidRequest | bytes | None,
+    catalog: str,
+    top_k: int | None,
+    tmax_ms: int | None,
+    candidates: Iterable[str],
+    blocked: Iterable[str],
+    normalization: targeting_pb2.Normalization,
+    prior_weight: float | None,
+    ranker: targeting_pb2.Ranker,
+    beam_width: int | None,
+    request_id: str,
+) -> targeting_pb2.TargetRequest:
+    """A request for a plain context, or for a BidRequest (bytes: as it came over the wire), not both."""
+    request = targeting_pb2.TargetRequest(
+        request_id=request_id,
+        catalog=catalog,
+        top_k=top_k,
+        tmax_ms=tmax_ms,
+        candidates=candidates,
+        blocked=blocked,
+        normalization=normalization,
+        prior_weight=prior_weight,
+        ranker=ranker,
+        beam_width=beam_width,
+    )
+    context = targeting_pb2.Context(
+        title=title,
+        description=description,
+        keywords=keywords,
+        language=language,
+        categories=categories,
+        app_name=app_name,
+        site_name=site_name,
+    )
+    if bid_request is None:
+        request.context.CopyFrom(context)
+    elif context.ByteSize():
+        raise ValueError("give a plain context or a bid_request, not both")
+    elif isinstance(bid_request, bytes):
+        request.bid_request.ParseFromString(bid_request)
+    else:
+        request.bid_request.CopyFrom(bid_request)
+    return request
+
+
+def generate_request(
+    *,
+    product: creative_pb2.Product,
+    audience: Iterable[str],
+    language: str,
+    slots: Iterable[creative_pb2.Slot],
+    candidates: int | None,
+    sampling: creative_pb2.Sampling | None,
+    tmax_ms: int | None,
+    request_id: str,
+) -> creative_pb2.GenerateRequest:
+    """A request for texts."""
+    return creative_pb2.GenerateRequest(
+        request_id=request_id,
+        product=product,
+        audience=audience,
+        language=language,
+        slots=slots,
+        candidates=candidates,
+        sampling=sampling,
+        tmax_ms=tmax_ms,
+    )

@@ -1,0 +1,220 @@
+"""The blocking client. Threads may share one."""
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from bidtrie.client.channel import (
+    CHANNEL_OPTIONS,
+    DEFAULT_ADDRESS,
+    GENERATE_TIMEOUT_MS,
+    TARGET_TIMEOUT_MS,
+)
+from bidtrie.client.errors import RequestFailed, request_failed
+from bidtrie.client.messages import generate_request, target_request
+from bidtrie.openrtb.v2.openrtb_pb2 import BidRequest
+from bidtrie.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    creative_pb2,
+    creative_pb2_grpc,
+    targeting_pb2,
+    targeting_pb2_grpc,
+)
+
+
+class Client:
+    """Calls a server over one channel, which is kept; use it as a context manager, or `close` it."""
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        wait_for_ready: bool = False,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """`address` is HOST:PORT. With `wait_for_ready` calls wait for the connection until their deadline instead of
+        failing at once; `credentials` are gRPC's, None: plain text.
+        """
+        options = list(CHANNEL_OPTIONS)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options)
+        self._wait_for_ready = wait_for_ready
+        self._targeting = targeting_pb2_grpc.TargetingStub(self._channel)
+        self._creative = creative_pb2_grpc.CreativeStub(self._channel)
+        self._admin = admin_pb2_grpc.AdminStub(self._channel)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End running calls and close the channel."""
+        self._channel.close()
+
+    def target(
+        self,
+        *,
+        title: str = "",
+        description: str = "",
+        keywords: Iterable[str] = (),
+        language: str = "",
+        categories: Iterable[str] = (),
+        app_name: str = "",
+        site_name: str = "",
+        bid_request: BidRequest | bytes | None = None,
+        catalog: str = "",
+        top_k: int | None = None,
+        tmax_ms: int | None = None,
+        candidates: Iterable[str] = (),
+        blocked: Iterable[str] = (),
+        normalization: targeting_pb2.Normalization = targeting_pb2.NORMALIZATION_UNSPECIFIED,
+        prior_weight: float | None = None,
+        ranker: targeting_pb2.Ranker = targeting_pb2.RANKER_AUTO,
+        beam_width: int | None = None,
+        request_id: str = "",
+        timeout_ms: float = TARGET_TIMEOUT_MS,
+    ) -> targeting_pb2.TargetResponse:
+        """Rank the segments of a catalog for a page or app, or for a BidRequest (a message, or its bytes).
+
+        `timeout_ms` is the gRPC deadline; `tmax_ms` tells the server the auction's own. The limits are those of
+        targeting.proto. Raises bidtrie.client.errors.RequestFailed.
+        """
+        request = target_request(
+            title=title,
+            description=description,
+            keywords=keywords,
+            language=language,
+            categories=categories,
+            app_name=app_name,
+            site_name=site_name,
+            bid_request=bid_request,
+            catalog=catalog,
+            top_k=top_k,
+            tmax_ms=tmax_ms,
+            candidates=candidates,
+            blocked=blocked,
+            normalization=normalization,
+            prior_weight=prior_weight,
+            ranker=ranker,
+            beam_width=beam_width,
+            request_id=request_id,
+        )
+        response: targeting_pb2.TargetResponse = self._call(self._targeting.Target, request, timeout_ms)
+        return response
+
+    def generate(
+        self,
+        *,
+        product: creative_pb2.Product,
+        audience: Iterable[str] = (),
+        language: str = "",
+        slots: Iterable[creative_pb2.Slot] = (),
+        candidates: int | None = None,
+        sampling: creative_pb2.Sampling | None = None,
+        tmax_ms: int | None = None,
+        request_id: str = "",
+        timeout_ms: float = GENERATE_TIMEOUT_MS,
+    ) -> creative_pb2.GenerateResponse:
+        """Write texts for every slot; none: one headline. Raises bidtrie.client.errors.RequestFailed."""
+        request = generate_request(
+            product=product,
+            audience=audience,
+            language=language,
+            slots=slots,
+            candidates=candidates,
+            sampling=sampling,
+            tmax_ms=tmax_ms,
+            request_id=request_id,
+        )
+        response: creative_pb2.GenerateResponse = self._call(self._creative.Generate, request, timeout_ms)
+        return response
+
+    def generate_stream(
+        self,
+        *,
+        product: creative_pb2.Product,
+        audience: Iterable[str] = (),
+        language: str = "",
+        slots: Iterable[creative_pb2.Slot] = (),
+        candidates: int | None = None,
+        sampling: creative_pb2.Sampling | None = None,
+        tmax_ms: int | None = None,
+        request_id: str = "",
+        timeout_ms: float = GENERATE_TIMEOUT_MS,
+    ) -> Generator[creative_pb2.TextDelta | creative_pb2.GenerateResponse, None, None]:
+        """The same, piece by piece as it is written; the last item is the whole response.
+
+        Closing the generator cancels the call.
+        """
+        request = generate_request(
+            product=product,
+            audience=audience,
+            language=language,
+            slots=slots,
+            candidates=candidates,
+            sampling=sampling,
+            tmax_ms=tmax_ms,
+            request_id=request_id,
+        )
+        with _errors():
+            call = self._creative.GenerateStream(
+                request, timeout=timeout_ms / 1e3, wait_for_ready=self._wait_for_ready
+            )
+            try:
+                for update in call:
+                    yield update.response if update.HasField("response") else update.delta
+            finally:
+                call.cancel()
+
+    def status(self, *, timeout_ms: float = TARGET_TIMEOUT_MS) -> admin_pb2.GetStatusResponse:
+        """What the server has loaded and how busy it is. Raises bidtrie.client.errors.RequestFailed."""
+        response: admin_pb2.GetStatusResponse = self._call(
+            self._admin.GetStatus, admin_pb2.GetStatusRequest(), timeout_ms
+        )
+        return response
+
+    def load_catalog(
+        self, name: str, *, timeout_ms: float = GENERATE_TIMEOUT_MS
+    ) -> admin_pb2.LoadCatalogResponse:
+        """Load or reload a catalog, where the server allows it. Raises bidtrie.client.errors.RequestFailed."""
+        response: admin_pb2.LoadCatalogResponse = self._call(
+            self._admin.LoadCatalog, admin_pb2.LoadCatalogRequest(name=name), timeout_ms
+        )
+        return response
+
+    def load_model(
+        self, name: str, *, timeout_ms: float = GENERATE_TIMEOUT_MS
+    ) -> admin_pb2.LoadModelResponse:
+        """Switch to another model, where the server allows it. Raises bidtrie.client.errors.RequestFailed."""
+        response: admin_pb2.LoadModelResponse = self._call(
+            self._admin.LoadModel, admin_pb2.LoadModelRequest(name=name), timeout_ms
+        )
+        return response
+
+    def _call(self, method: Callable[..., Any], request: Message, timeout_ms: float) -> Any:
+        with _errors():
+            return method(request, timeout=timeout_ms / 1e3, wait_for_ready=self._wait_for_ready)
+
+
+@contextmanager
+def _errors() -> Generator[None, None, None]:
+    """gRPC's errors as ours."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise _failure(error) from None
+
+
+def _failure(error: grpc.RpcError) -> RequestFailed:
+    return request_failed(error.code(), error.details(), error.trailing_metadata())

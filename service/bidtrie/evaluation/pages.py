@@ -1,0 +1,66 @@
+"""Labelled page contexts: what `bidtrie eval targeting` reads.
+
+A line is `expected[|expected…] TAB title [TAB description [TAB keywords [TAB app name]]]`; expected is a full path
+(tiers joined by " > ") or a tier-1 name. Empty lines and lines that begin with `#` are skipped.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bidtrie.errors import InvalidInput, Violation
+from bidtrie.requests import PageContext
+from bidtrie.trie.catalog import Catalog
+
+_MOST_PROBLEMS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A context and the paths that are right for it."""
+
+    expected: tuple[tuple[str, ...], ...]
+    context: PageContext
+
+
+def read_pages(file: Path, catalog: Catalog | None = None) -> list[Page]:
+    """Pages of a TSV file. With a catalog, every expected path must exist in it.
+
+    Raises InvalidInput with the numbers of the lines that are wrong.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput.of(str(file), f"cannot be read as UTF-8 text: {error}") from error
+    known = {segment.path for segment in catalog.segments} if catalog else None
+    pages: list[Page] = []
+    problems: list[Violation] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        columns = [column.strip() for column in line.split("\t")]
+        where = f"{file.name}:{number}"
+        if not 2 <= len(columns) <= 5:
+            problems.append(
+                Violation(where, f"expected 2 to 5 columns separated by tabs, found {len(columns)}")
+            )
+            continue
+        labels, title, description, keywords, app_name = columns + [""] * (5 - len(columns))
+        expected = tuple(tuple(label.strip().split(" > ")) for label in labels.split("|"))
+        unknown = [] if known is None else [" > ".join(path) for path in expected if path not in known]
+        if unknown:
+            problems.append(Violation(where, f"not in the catalog: {'; '.join(unknown)}"))
+        elif not (title or description or keywords or app_name):
+            problems.append(Violation(where, "the context is empty"))
+        else:
+            words = tuple(word.strip() for word in keywords.split(",") if word.strip())
+            context = PageContext(title=title, description=description, keywords=words, app_name=app_name)
+            pages.append(Page(expected, context))
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS_SHOWN
+        shown = problems[:_MOST_PROBLEMS_SHOWN]
+        raise InvalidInput(
+            shown + ([Violation(str(file), f"{more} more lines are wrong")] if more > 0 else [])
+        )
+    if not pages:
+        raise InvalidInput.of(str(file), "holds no page")
+    return pages

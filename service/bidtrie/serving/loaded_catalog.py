@@ -1,0 +1,87 @@
+"""A catalog prepared for a model: its token trie, its prior and its retriever."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bidtrie.engine.base import Engine
+from bidtrie.engine.tree_batch import Float32
+from bidtrie.models.tokenizer import Tokenizer
+from bidtrie.retrieval.base import Retriever
+from bidtrie.retrieval.lexical import LexicalRetriever
+from bidtrie.scheduling.job import Job
+from bidtrie.trie.catalog import Catalog
+from bidtrie.trie.prior import neutral_log_probabilities
+from bidtrie.trie.prior_store import load_prior, save_prior
+from bidtrie.trie.prompt import PROMPT_VERSION, fixed_tokens, neutral_contexts, render
+from bidtrie.trie.store import load_catalog, load_or_build_trie
+from bidtrie.trie.trie import Trie
+
+#: Runs a job to its end: on a batcher among others, or on an engine alone.
+RunJob = Callable[[Job[Float32]], Float32]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCatalog:
+    """A catalog with what ranking it takes. `prior` is float32 [nodes], as `search` wants it."""
+
+    catalog: Catalog
+    trie: Trie
+    prior: Float32
+    retriever: Retriever
+
+
+def terminator(tokenizer: Tokenizer) -> int:
+    """The token that ends every path: the newline, which ends the prompt's last line."""
+    tokens = tokenizer.encode("\n")
+    return tokens[-1]
+
+
+def run_alone(engine: Engine, job: Job[Float32]) -> Float32:
+    """Run a job on an engine that nobody else uses."""
+    try:
+        batch = next(job)
+        while True:
+            batch = job.send(engine.step(batch))
+    except StopIteration as stop:
+        result: Float32 = stop.value
+        return result
+
+
+def load_prepared(
+    folder: Path,
+    tokenizer: Tokenizer,
+    engine: Engine,
+    run: RunJob,
+    progress: Callable[[float], None] = lambda done: None,
+) -> LoadedCatalog:
+    """Load a catalog; make and save its trie and prior for this model where they are missing.
+
+    `progress` is called with the share of the prior that is done; a prior found on disk takes no time.
+    """
+    catalog = load_catalog(folder)
+    trie = load_or_build_trie(
+        folder, catalog, tokenizer.encode, terminator(tokenizer), tokenizer.content_hash
+    )
+    key = f"{engine.spec.model_hash}-{PROMPT_VERSION}"
+    prior = load_prior(folder, trie, key)
+    if prior is None:
+        prior = _compute_prior(trie, tokenizer, engine, run, progress)
+        save_prior(folder, trie, key, prior)
+    return LoadedCatalog(catalog, trie, prior, LexicalRetriever(catalog))
+
+
+def _compute_prior(
+    trie: Trie, tokenizer: Tokenizer, engine: Engine, run: RunJob, progress: Callable[[float], None]
+) -> Float32:
+    contexts = neutral_contexts()
+    total = np.zeros(len(trie), np.float64)
+    for done, context in enumerate(contexts):
+        progress(done / len(contexts))
+        prompt = [*fixed_tokens(tokenizer), *render(context, tokenizer, max_tokens=64)]
+        total += run(neutral_log_probabilities(engine, trie, prompt))
+    progress(1.0)
+    mean: Float32 = (total / len(contexts)).astype(np.float32)
+    return mean

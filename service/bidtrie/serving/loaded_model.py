@@ -1,0 +1,43 @@
+"""A model on its engine, with the parts of the prompts that never change already computed."""
+
+from dataclasses import dataclass
+
+from bidtrie.engine.base import Engine
+from bidtrie.engine.native import NativeEngine
+from bidtrie.engine.tree_batch import TreeBatch
+from bidtrie.models.checkpoint import Checkpoint, load_checkpoint
+from bidtrie.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A checkpoint on an engine. Until a batcher takes the engine, it belongs to whoever loaded it."""
+
+    checkpoint: Checkpoint
+    engine: Engine
+    threads: int
+    instruction_set: str
+
+
+def load_model(settings: Settings) -> LoadedModel:
+    """Read the checkpoint of the settings and put it on the native engine."""
+    checkpoint = load_checkpoint(settings.model)
+    engine = NativeEngine(
+        checkpoint,
+        threads=settings.threads,
+        slots=settings.kv_slots,
+        max_nodes=settings.max_step_nodes,
+        weights=settings.weights,
+        instruction_set=settings.instruction_set,
+    )
+    return LoadedModel(checkpoint, engine, engine.threads, engine.instruction_set)
+
+
+def open_prefix(engine: Engine, tokens: list[int]) -> int:
+    """A sequence holding `tokens`, for others to share."""
+    sequence = engine.open()
+    size = engine.spec.max_nodes
+    for first in range(0, len(tokens), size):
+        output = engine.step(TreeBatch.chain(tokens[first : first + size], sequence))
+        engine.commit(sequence, output.nodes.tolist())
+    return sequence

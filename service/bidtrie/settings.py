@@ -1,0 +1,115 @@
+"""Every setting of the service, typed: from a TOML file, then the environment, then flags; later wins.
+
+Environment variables are the field names in capitals behind `BIDTRIE_`. An unknown key, in the file or
+behind that prefix, is an error: a misspelt setting must not be ignored. A nested name does not exist.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bidtrie.errors import InvalidInput, Violation
+
+ENVIRONMENT_PREFIX = "BIDTRIE_"
+#: Variables behind the prefix that are no settings: where files are cached.
+_NOT_SETTINGS = frozenset({"BIDTRIE_HOME"})
+
+
+class Settings(BaseModel):
+    """Settings of `bidtrie serve`. Times are in milliseconds, sizes in the unit of the name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(
+        "smollm2-135m", description="A fetched model's name, a .gguf file or a Hugging Face directory."
+    )
+    catalogs: tuple[str, ...] = Field(
+        (),
+        description="Catalogs to serve, the first one by default; none: every catalog of the catalog folder.",
+    )
+    host: str = Field("0.0.0.0", description="Address to listen on.")
+    grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
+    http_port: int = Field(
+        8080, ge=0, le=65535, description="Port of /metrics and /health; 0 picks a free one."
+    )
+    threads: int | None = Field(None, ge=1, le=256, description="Engine threads; unset: one per usable core.")
+    weights: Literal["auto", "float32"] = Field(
+        "auto", description="auto: as the checkpoint stores them; float32: dequantized at load."
+    )
+    instruction_set: Literal["avx2", "portable"] | None = Field(
+        None, description="Kernels to use; unset: the best that the CPU has."
+    )
+    kv_slots: int = Field(16384, ge=256, le=1 << 22, description="Tokens that the KV cache holds.")
+    max_step_nodes: int = Field(128, ge=8, le=4096, description="Most nodes in one engine step.")
+    max_queue: int = Field(256, ge=1, le=1_000_000, description="Most requests waiting or running.")
+    beam_width: int = Field(8, ge=1, le=64, description="Default beam of the targeting search.")
+    prior_weight: float = Field(0.8, ge=0, le=2, description="Default weight of the prior correction.")
+    ranker: Literal["retriever", "llm", "both"] = Field("both", description="What RANKER_AUTO means.")
+    retriever_weight: float = Field(
+        0.5, ge=0, le=100, description="Weight of the retriever's score beside the model's in RANKER_BOTH."
+    )
+    max_context_tokens: int = Field(
+        128, ge=16, le=4096, description="Most prompt tokens taken from a context."
+    )
+    max_message_bytes: int = Field(1 << 20, ge=1024, le=1 << 28, description="Largest request.")
+    drain_seconds: float = Field(10.0, ge=0, le=600, description="Grace for running requests after SIGTERM.")
+    admin: bool = Field(False, description="Allow Admin.LoadCatalog and Admin.LoadModel.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def load_settings(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings from a file, the environment (default: the process's) and flags that were given.
+
+    Raises InvalidInput naming each wrong key by where it came from.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, value in _from_file(file).items():
+        values[name], origin[name] = value, f"{file}: {name}"
+    for variable, value in environment.items():
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in _NOT_SETTINGS:
+            name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+            values[name], origin[name] = _parse_list(name, value), variable
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values[name], origin[name] = value, f"--{name.replace('_', '-')}"
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        violations = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            hint = problem["msg"]
+            if problem["type"] == "extra_forbidden":
+                close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+                hint = "unknown setting" + (f"; did you mean {close[0]}?" if close else "")
+            violations.append(Violation(origin.get(name, name), hint))
+        raise InvalidInput(violations) from error
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput.of(str(file), f"cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput.of(str(file), f"is not TOML: {error}") from error
+
+
+def _parse_list(name: str, value: str) -> Any:
+    """An environment variable's text; lists are comma-separated there."""
+    if name == "catalogs":
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value

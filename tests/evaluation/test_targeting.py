@@ -1,0 +1,101 @@
+"""Labelled pages and the judging of answers, against cases counted by hand."""
+
+import pytest
+from bidtrie.errors import InvalidInput
+from bidtrie.evaluation.pages import Page, read_pages
+from bidtrie.evaluation.targeting import Tally, evaluate, has_paths
+from bidtrie.requests import PageContext
+from bidtrie.trie.catalog import Catalog, Segment
+
+PATHS = [("Cars",), ("Cars", "SUV"), ("Food",), ("Food", "Bread"), ("Food", "Bread", "Rye"), ("Art",)]
+
+
+@pytest.fixture
+def catalog():
+    return Catalog("small", [Segment(str(i), path[-1], path) for i, path in enumerate(PATHS)])
+
+
+def write(tmp_path, text: str):
+    path = tmp_path / "pages.tsv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_all_columns_and_several_right_answers(tmp_path, catalog):
+    file = write(
+        tmp_path,
+        "# easy\n\nFood > Bread|Cars\tA title\tText\tone, two\tAn app\nArt\t\t\t\tGallery\nCars\tOnly a title\n",
+    )
+    pages = read_pages(file, catalog)
+    assert pages[0].expected == (("Food", "Bread"), ("Cars",))
+    assert pages[0].context == PageContext("A title", "Text", ("one", "two"), app_name="An app")
+    assert pages[1].context == PageContext(app_name="Gallery")
+    assert has_paths(pages)
+    assert not has_paths(pages[1:])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("Cars", r"pages\.tsv:1: expected 2 to 5 columns"),
+        ("Cars\t\t", r"pages\.tsv:1: the context is empty"),
+        ("Boats\tA title", r"pages\.tsv:1: not in the catalog: Boats"),
+        ("Cars > SUV > Red|Cars\tA title", "not in the catalog: Cars > SUV > Red"),
+        ("a\tb\tc\td\te\tf", "found 6"),
+        ("# only a comment", "holds no page"),
+    ],
+)
+def test_wrong_lines_are_named(tmp_path, catalog, line, message):
+    with pytest.raises(InvalidInput, match=message):
+        read_pages(write(tmp_path, line + "\n"), catalog)
+
+
+def test_many_wrong_lines_are_counted(tmp_path, catalog):
+    with pytest.raises(InvalidInput) as wrong:
+        read_pages(write(tmp_path, "Boats\tx\n" * 50), catalog)
+    assert len(wrong.value.violations) == 21
+    assert "30 more" in wrong.value.violations[-1].description
+
+
+def test_judging():
+    page = Page((("Food", "Bread"),), PageContext(title="x"))
+    tally = Tally()
+    # Right path second; tier 1 right at once.
+    tally.add(page, [("Food", "Bread", "Rye"), ("Food", "Bread"), ("Cars",)], 1.0)
+    # Tier 1 only third among the distinct ones: the two cars count once.
+    tally.add(page, [("Cars",), ("Cars", "SUV"), ("Art",), ("Food",)], 3.0)
+    tally.add(page, [("Cars",), ("Art",), ("Music",), ("Food", "Bread")], 2.0)
+    tally.add(page, [], 10.0)
+    assert tally.tier1_top1 == [True, False, False, False]
+    assert tally.tier1_top3 == [True, True, False, False]
+    assert tally.path_top1 == [False] * 4
+    assert tally.path_top5 == [True, False, True, False]
+    summary = tally.summary(paths=True)
+    assert (summary["tier1_top1"], summary["tier1_top3"], summary["path_top5"]) == (0.25, 0.5, 0.5)
+    assert (summary["n"], summary["latency_ms_p50"]) == (4, 2.5)
+    assert tally.summary(paths=False)["path_top1"] is None
+
+
+def test_every_ranker_sees_every_page_after_one_warm_up():
+    asked: list[tuple[str, str]] = []
+
+    def ranker(name):
+        def rank(context):
+            asked.append((name, context.title))
+            return [("Food",)]
+
+        return rank
+
+    pages = [Page((("Food",),), PageContext(title=str(i))) for i in range(3)]
+    *_, tallies = evaluate(pages, {"a": ranker("a"), "b": ranker("b")})
+    assert asked == [
+        ("a", "0"),
+        ("b", "0"),
+        ("a", "0"),
+        ("b", "0"),
+        ("a", "1"),
+        ("b", "1"),
+        ("a", "2"),
+        ("b", "2"),
+    ]
+    assert all(tally.summary(paths=True)["tier1_top1"] == 1.0 for tally in tallies.values())

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from bidtrie.client import Client
 from bidtrie.evaluation.pages import Page, read_pages
-from bidtrie.models.checkpoint import load_checkpoint
+from bidtrie.models.load import load_checkpoint
 from bidtrie.requests import PageContext
 from bidtrie.serving.own_server import own_server
 from bidtrie.settings import Settings

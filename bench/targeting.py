@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from bidtrie.client import AsyncClient, Client
 from bidtrie.evaluation.pages import read_pages
-from bidtrie.models.checkpoint import load_checkpoint
+from bidtrie.models.load import load_checkpoint
 from bidtrie.requests import PageContext
 from bidtrie.serving.loaded_catalog import terminator
 from bidtrie.serving.own_server import own_server

@@ -10,7 +10,7 @@ from bidtrie.creative.job import facts, generate
 from bidtrie.creative.prompt import PromptTemplate
 from bidtrie.creative.sampling import REPETITION_PENALTY
 from bidtrie.creative.vocabulary import Vocabulary
-from bidtrie.models.checkpoint import load_checkpoint
+from bidtrie.models.load import load_checkpoint
 from creative.fakes import query, run
 from reference.reference_engine import ReferenceEngine
 from reference.tiny_models import save_tiny_model

@@ -35,7 +35,8 @@ from bidtrie._native import PackedMatrix
 from bidtrie.engine.base import Engine
 from bidtrie.engine.native import NativeEngine
 from bidtrie.engine.tree_batch import TreeBatch
-from bidtrie.models.checkpoint import Checkpoint, Tensor, load_checkpoint
+from bidtrie.models.checkpoint import Checkpoint, Tensor
+from bidtrie.models.load import load_checkpoint
 from reference.activation_rounding import round_to_int8
 from reference.gguf_llama import gguf_weights
 from reference.llama import Float64, ReferenceLlama

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bidtrie.engine.native import NativeEngine
 from bidtrie.engine.tree_batch import PREFIX_END, TreeBatch, kept_parent
-from bidtrie.models.checkpoint import load_checkpoint
+from bidtrie.models.load import load_checkpoint
 from reference.gguf_llama import gguf_model
 from reference.tiny_models import KINDS, save_tiny_model
 from reference.transformers_logits import last_logits, path_logits, tree_logits

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from bidtrie.errors import BidtrieError, ModelError
-from bidtrie.models.checkpoint import load_checkpoint
 from bidtrie.models.gguf_file import read_gguf
+from bidtrie.models.load import load_checkpoint
 from bidtrie.models.safetensors_file import read_safetensors
 from gguf import GGMLQuantizationType, GGUFReader
 from models.tiny_files import write_gguf

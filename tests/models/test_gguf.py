@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from bidtrie.errors import ModelError
-from bidtrie.models.checkpoint import Checkpoint, load_checkpoint
+from bidtrie.models.checkpoint import Checkpoint
 from bidtrie.models.gguf_checkpoint import half_rotation_order
 from bidtrie.models.gguf_file import read_gguf
+from bidtrie.models.load import load_checkpoint
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import dequantize, quantize
 from models.tiny_files import BOS, EOS, add_tiny_tokenizer, gguf_name, llama_cpp_permute, write_gguf

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bidtrie.errors import ModelError
-from bidtrie.models.checkpoint import load_checkpoint
+from bidtrie.models.load import load_checkpoint
 from models.tiny_files import BOS, EOS, change_json
 from reference.tiny_models import KINDS, VOCABULARY, save_tiny_model, tiny_tokenizer
 from safetensors.numpy import load_file, save_file

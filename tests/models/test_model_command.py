@@ -97,7 +97,7 @@ def test_help_has_an_example(command: list[str]) -> None:
 def test_loading_needs_no_torch(smollm2_path: Path) -> None:
     code = (
         "import sys\n"
-        "from bidtrie.models.checkpoint import load_checkpoint\n"
+        "from bidtrie.models.load import load_checkpoint\n"
         f"load_checkpoint({str(smollm2_path)!r})\n"
         "print([name for name in ('torch', 'transformers', 'safetensors') if name in sys.modules])\n"
     )

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from bidtrie.errors import ModelError
-from bidtrie.models.checkpoint import load_checkpoint
 from bidtrie.models.fields import Fields
+from bidtrie.models.load import load_checkpoint
 from bidtrie.models.rope import inverse_frequencies
 from models.tiny_files import change_json
 from reference.tiny_models import save_tiny_model

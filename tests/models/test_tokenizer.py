@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import tokenizers
 from bidtrie.errors import InvalidInput, ModelError
-from bidtrie.models.checkpoint import load_checkpoint
 from bidtrie.models.fields import Fields
 from bidtrie.models.gguf_file import read_gguf
 from bidtrie.models.gguf_tokenizer import tokenizer_from_gguf
+from bidtrie.models.load import load_checkpoint
 from bidtrie.models.tokenizer import Tokenizer, byte_level_alphabet
 from hypothesis import example, given, settings
 from hypothesis import strategies as st

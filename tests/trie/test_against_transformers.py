@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bidtrie.engine.native import NativeEngine
-from bidtrie.models.checkpoint import load_checkpoint
+from bidtrie.models.load import load_checkpoint
 from bidtrie.requests import Normalization, PageContext
 from bidtrie.serving.loaded_catalog import run_alone, terminator
 from bidtrie.trie.catalog import Catalog, Segment

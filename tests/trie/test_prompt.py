@@ -1,7 +1,7 @@
 """The targeting prompt: what it looks like, where it is cut, and what never gets in."""
 
 import pytest
-from bidtrie.models.checkpoint import load_checkpoint
+from bidtrie.models.load import load_checkpoint
 from bidtrie.models.tokenizer import Tokenizer
 from bidtrie.requests import PageContext
 from bidtrie.trie.prompt import fixed_tokens, neutral_contexts, one_line, render, retrieval_text

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bidtrie.errors import CatalogError
-from bidtrie.models.checkpoint import load_checkpoint
+from bidtrie.models.load import load_checkpoint
 from bidtrie.trie.catalog import Catalog, Segment
 from bidtrie.trie.trie import Trie
 

@@ -19,10 +19,11 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from bidtrie.models.checkpoint import Checkpoint, load_checkpoint
+from bidtrie.models.checkpoint import Checkpoint
 from bidtrie.models.describe import describe
 from bidtrie.models.fetch import fetch as fetch_model
 from bidtrie.models.known import KNOWN_MODELS
+from bidtrie.models.load import load_checkpoint
 
 app = typer.Typer(no_args_is_help=True, help="Fetch models and look into checkpoints.")
 

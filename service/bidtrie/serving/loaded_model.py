@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from bidtrie.engine.base import Engine
 from bidtrie.engine.native import NativeEngine
 from bidtrie.engine.tree_batch import TreeBatch
-from bidtrie.models.checkpoint import Checkpoint, load_checkpoint
+from bidtrie.models.checkpoint import Checkpoint
+from bidtrie.models.load import load_checkpoint
 from bidtrie.settings import Settings
 
 

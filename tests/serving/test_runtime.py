@@ -51,7 +51,7 @@ def brute(runtime: Runtime, context: PageContext, allowed):
             rows = []
             for prompt in prompts:
                 tokens = [*prompt, *path]
-                logits = model.logits(tokens, list(range(len(tokens))))[-1]
+                logits = model.logits(tokens)[-1]
                 rows.append(logits - np.logaddexp.reduce(logits))
             return np.mean(rows, axis=0)
 

@@ -37,7 +37,7 @@ def log_softmax_after(engine, prompt):
     def row(path):
         if path not in memo:
             tokens = [*prompt, *path]
-            logits = engine.model.logits(tokens, list(range(len(tokens))))[-1]
+            logits = engine.model.logits(tokens)[-1]
             memo[path] = logits - np.logaddexp.reduce(logits)
         return memo[path]
 

@@ -56,7 +56,8 @@ $(VENV)/.demo: $(VENV)/bin/python $(NATIVE)
 
 # The product in editable form with everything that develops and tests it.
 $(VENV)/.dev: $(VENV)/bin/python $(NATIVE)
-	$(BIN)/python -m pip install --quiet cmake ninja "scikit-build-core>=1.0" "nanobind>=3.0" "grpcio-tools~=1.76.0"
+	$(BIN)/python -m pip install --quiet cmake ninja "scikit-build-core>=1.0" "nanobind>=3.0" "grpcio-tools~=1.76.0" \
+	  "grpcio-health-checking>=1.76" "grpcio-reflection>=1.76" "grpcio-status>=1.76"
 	$(BIN)/python -m pip install --quiet --no-build-isolation -Cbuild-dir=$(BUILD)/dev \
 	  -Ccmake.define.BIDTRIE_WERROR=ON --editable ".[dev]"
 	touch $@

@@ -1,8 +1,10 @@
 """Targeting latency against transformers' prefix-constrained beam search, in one run, in turn.
 
 The service runs as users run it: a server process, asked through gRPC, title only, default ranker and search. The
-peer is what users write today: transformers in float32 with `prefix_allowed_tokens_fn`, 4 beams, the same prompt and
-paths; its times hold no server. Both use all cores, one after the other, title by title.
+peer is what users write today: transformers in float32, `generate` with `prefix_allowed_tokens_fn` and 4 beams, its
+defaults otherwise, paths ended by the model's end-of-sequence token; its times hold no server. A second peer is made
+to do what the service's own beam search does: paths ended by a newline, no length penalty, so that it may stop
+earlier. All use all cores, one after the other, title by title.
 
 python -m bench.targeting [--json FILE] [--pages FILE.tsv] [--catalog NAME] [--titles 30]
 """
@@ -59,7 +61,10 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
     titles = [page.context.title for page in found[::step][:count]]
     checkpoint = load_checkpoint(model_name)
     tokenizer = checkpoint.tokenizer
-    trie = Trie.build(catalog, tokenizer.encode, terminator(tokenizer), tokenizer.content_hash)
+    ends = {"transformers_beam4": tokenizer.eos_ids[0], "transformers_beam4_newline": terminator(tokenizer)}
+    tries = {
+        name: Trie.build(catalog, tokenizer.encode, end, tokenizer.content_hash) for name, end in ends.items()
+    }
     prompts = [
         [*fixed_tokens(tokenizer), *render(PageContext(title=title), tokenizer, max_tokens=128)]
         for title in titles
@@ -67,7 +72,7 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
     peer = transformers_model(checkpoint)
     torch.set_num_threads(machine()["cores"])
     ours: list[float] = []
-    theirs: list[float] = []
+    theirs: dict[str, list[float]] = {name: [] for name in tries}
     engine_ms: list[float] = []
     nodes: list[int] = []
     steps: list[int] = []
@@ -80,12 +85,17 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
                     answer = client.target(
                         title=title, catalog=catalog_name, top_k=_TOP_K, timeout_ms=_TIMEOUT_MS
                     )
-                    middle = time.perf_counter()
-                    constrained_beam(peer, trie, prompt, beams=_BEAMS, top=_TOP_K)
-                    end = time.perf_counter()
+                    ours_ms = (time.perf_counter() - begin) * 1000
+                    peers_ms = {}
+                    for name, trie in tries.items():
+                        penalty = 1.0 if name == "transformers_beam4" else 0.0
+                        begin = time.perf_counter()
+                        constrained_beam(peer, trie, prompt, _BEAMS, _TOP_K, penalty)
+                        peers_ms[name] = (time.perf_counter() - begin) * 1000
                     if not warm_up:
-                        ours.append((middle - begin) * 1000)
-                        theirs.append((end - middle) * 1000)
+                        ours.append(ours_ms)
+                        for name, milliseconds in peers_ms.items():
+                            theirs[name].append(milliseconds)
                         engine_ms.append(answer.timings.engine_ms)
                         nodes.append(answer.timings.nodes)
                         steps.append(answer.timings.steps)
@@ -106,8 +116,11 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
         "nodes_median": sorted(nodes)[len(nodes) // 2],
     }
     figures |= latency("service", ours) | latency("service_engine", engine_ms)
-    figures |= latency("service_8_in_flight", together) | latency("transformers_beam4", theirs)
-    figures["ratio_vs_transformers"] = figures["transformers_beam4_p50_ms"] / figures["service_p50_ms"]
+    figures |= latency("service_8_in_flight", together)
+    for name, milliseconds in theirs.items():
+        figures |= latency(name, milliseconds)
+        ratio = name.replace("transformers_beam4", "ratio_vs_transformers")
+        figures[ratio] = figures[f"{name}_p50_ms"] / figures["service_p50_ms"]
     return figures | machine()
 
 

@@ -49,10 +49,13 @@ class BeamPath:
     score: float
 
 
-def constrained_beam(model: Any, trie: Trie, prompt: Sequence[int], beams: int, top: int) -> list[BeamPath]:
-    """Beam search with `prefix_allowed_tokens_fn` over the trie, `length_penalty=0`; best first.
+def constrained_beam(
+    model: Any, trie: Trie, prompt: Sequence[int], beams: int, top: int, length_penalty: float = 0.0
+) -> list[BeamPath]:
+    """Beam search with `prefix_allowed_tokens_fn` over the trie; best first.
 
-    The trie's terminator is the end-of-sequence token of the search.
+    The trie's terminator is the end-of-sequence token of the search. With a length penalty of 0, scores are
+    log-probabilities; transformers' own default is 1.
     """
     start = len(prompt)
 
@@ -75,7 +78,7 @@ def constrained_beam(model: Any, trie: Trie, prompt: Sequence[int], beams: int, 
         num_return_sequences=top,
         max_new_tokens=int(trie.depth.max()) + 1,
         do_sample=False,
-        length_penalty=0.0,
+        length_penalty=length_penalty,
         early_stopping=False,
         eos_token_id=trie.terminator,
         pad_token_id=trie.terminator,

@@ -47,7 +47,7 @@ class Settings(BaseModel):
     kv_slots: int = Field(16384, ge=256, le=1 << 22, description="Tokens that the KV cache holds.")
     max_step_nodes: int = Field(128, ge=8, le=4096, description="Most nodes in one engine step.")
     max_queue: int = Field(256, ge=1, le=1_000_000, description="Most requests waiting or running.")
-    beam_width: int = Field(8, ge=1, le=64, description="Default beam of the targeting search.")
+    beam_width: int = Field(4, ge=1, le=64, description="Default beam of the targeting search.")
     prior_weight: float = Field(0.8, ge=0, le=2, description="Default weight of the prior correction.")
     ranker: Literal["retriever", "llm", "both"] = Field("both", description="What RANKER_AUTO means.")
     retriever_weight: float = Field(

@@ -1,7 +1,7 @@
 """Every setting of the service, typed: from a TOML file, then the environment, then flags; later wins.
 
 Environment variables are the field names in capitals behind `BIDTRIE_`. An unknown key, in the file or
-behind that prefix, is an error: a misspelt setting must not be ignored. A nested name does not exist.
+behind that prefix, is an error: a misspelt setting must not be ignored.
 """
 
 import difflib

@@ -201,7 +201,7 @@ def test_a_deadline_returns_what_there_is() -> None:
     assert not full.partial
     now = iter(range(10_000))
     on = engine()
-    asked = query((12, 200), candidates=2, sampling=SAMPLED, deadline=16.0)
+    asked = query((12, 200), candidates=2, sampling=SAMPLED, deadline=8.0)
     result = run(on, job(on, asked, clock=lambda: float(next(now))))
     assert result.partial
     assert on.is_clean

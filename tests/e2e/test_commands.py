@@ -143,3 +143,14 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     done = bidtrie(*command.split(), "--help", COLUMNS="200")
     assert done.returncode == 0
     assert f"Example: bidtrie {command}" in done.stdout
+
+
+def test_a_wrong_model_costs_no_catalog(product_home: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "mine.tsv"
+    lines.write_text("1\tFood\n2\tFood > Bread\n", encoding="utf-8")
+    built = last_json(bidtrie("catalog", "build", "mine", "--from", str(lines), "--json"))
+    lines.write_text("1\tCars\n", encoding="utf-8")
+    wrong = bidtrie("catalog", "build", "mine", "--from", str(lines), "--model", "none")
+    assert wrong.returncode == 2
+    assert "none: no such file" in wrong.stderr
+    assert last_json(bidtrie("catalog", "show", "mine", "--json"))["version"] == built["version"]

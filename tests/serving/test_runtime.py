@@ -1,6 +1,7 @@
 """The backend on tiny models: what is ranked, what is refused, and changing models and catalogs under load."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -163,6 +164,20 @@ async def test_answers_do_not_depend_on_company(runtime):
 async def test_a_passed_deadline_is_an_error(runtime):
     with pytest.raises(DeadlineExceeded):
         await runtime.target(changed(deadline=0.0))
+
+
+async def test_a_search_that_is_cut_is_partial_and_no_worse_than_the_retriever(runtime):
+    batcher = runtime._serving.batcher
+    whole = await runtime.target(PAGE)
+    for ranker, source in ((Ranker.LLM, Source.LLM), (Ranker.BOTH, Source.RETRIEVER)):
+        # Steps seem to take longer than the time that is left, so the search ends with what its first level found.
+        batcher._step_seconds = 1e6
+        cut = await runtime.target(changed(ranker=ranker, deadline=time.monotonic() + 60))
+        assert (cut.partial, cut.source) == (True, source)
+        assert 0 < len(cut.segments) < len(whole.segments)
+    batcher._step_seconds = 0.0
+    assert cut.segments[0].path == ("Food", "Baking", "Bread")
+    assert not (await runtime.target(changed(deadline=time.monotonic() + 60))).partial
 
 
 async def test_cancelling_frees_the_engine(runtime):

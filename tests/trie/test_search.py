@@ -235,7 +235,7 @@ def test_time_up_returns_what_is_finished_as_partial(engine):
     made = random_trie(14, 60)
     root = engine.open()
     options = SearchOptions(top_k=50, beam_width=50, deadline=time.monotonic() + 0.05)
-    job = search(engine, made.trie, root, PROMPT, options)
+    job = search(engine, made.trie, root, PROMPT, options, step_seconds=lambda: 0.03)
     output = engine.step(next(job))
     result = None
     while result is None:

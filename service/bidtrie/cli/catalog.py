@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from bidtrie.errors import CatalogError
+from bidtrie.models.load import load_checkpoint
 from bidtrie.trie.catalog import Catalog, check_name
 from bidtrie.trie.packages import KNOWN_PACKAGES, read_package
 from bidtrie.trie.sources import Source, SourceFormat, read_source
@@ -69,6 +70,9 @@ def build(
     check_name(name)
     read = _read(source, format)
     catalog = Catalog(name, read.segments, read.cattax if cattax is None else cattax)
+    if model is not None:
+        # A model that cannot be loaded must not cost the catalog that is there.
+        load_checkpoint(model)
     folder = save_catalog(catalog, source if source in KNOWN_PACKAGES else Path(source).name)
     if model is not None:
         _prepare(folder, model, quiet=as_json)

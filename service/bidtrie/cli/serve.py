@@ -19,7 +19,7 @@ def serve(
     catalogs: Annotated[
         str | None, _option("Catalogs to serve, comma-separated, the default one first.")
     ] = None,
-    host: Annotated[str | None, _option("Address to listen on.")] = None,
+    host: Annotated[str | None, _option("Address to listen on (0.0.0.0); there is no TLS.")] = None,
     grpc_port: Annotated[int | None, _option("gRPC port (50051); 0 picks a free one.")] = None,
     http_port: Annotated[
         int | None, _option("Port of /metrics and /health (8080); 0 picks a free one.")

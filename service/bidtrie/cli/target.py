@@ -61,7 +61,9 @@ def target(
             text = bid_request.read_text(encoding="utf-8")
             message = openrtb_pb2.BidRequest()
             json_format.Parse(text, message, ignore_unknown_fields=True)
-        except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
+        except OSError as error:
+            raise InvalidInput.of("--bid-request", f"{bid_request}: {error.strerror}") from error
+        except (UnicodeDecodeError, json_format.ParseError) as error:
             raise InvalidInput.of(
                 "--bid-request", f"is not an OpenRTB BidRequest in JSON: {error}"
             ) from error
@@ -86,6 +88,8 @@ def target(
     console = Console()
     console.print(table)
     timings = response.timings
+    if response.partial:
+        console.print("partial: time ran out before the search was done")
     console.print(
         f"{common_pb2.Source.Name(response.source)}, {timings.total_ms:.1f} ms, "
         f"{timings.steps} steps, {timings.nodes} nodes"

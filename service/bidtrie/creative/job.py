@@ -59,6 +59,7 @@ def generate(
     *,
     fixed: int | None = None,
     on_text: Callable[[TextDelta], None] | None = None,
+    step_seconds: Callable[[], float] = lambda: 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Job[Creatives]:
     """Write texts for every slot of the query.
@@ -115,7 +116,7 @@ def generate(
                 writings.append(_Writing(slot, number, candidate))
         while held:
             engine.close(held.pop())
-        finished, partial = yield from _write(engine, writings, query.deadline, clock)
+        finished, partial = yield from _write(engine, writings, query.deadline, step_seconds, clock)
         return Creatives(_ranked(query, finished), partial, prompt_tokens, cached)
     finally:
         for sequence in held:
@@ -173,21 +174,23 @@ def _prefill(
 
 
 def _write(
-    engine: Engine, writings: Sequence[_Writing], deadline: float | None, clock: Callable[[], float]
+    engine: Engine,
+    writings: Sequence[_Writing],
+    deadline: float | None,
+    step_seconds: Callable[[], float],
+    clock: Callable[[], float],
 ) -> Generator[TreeBatch, StepOutput, tuple[list[_Writing], bool]]:
     """Decode until all are finished or time is up; returns the candidates that are, and whether some are not."""
     finished: list[_Writing] = []
     live = list(writings)
-    slowest = 0.0
     while True:
         chosen = [(writing, writing.candidate.choose()) for writing in live]
         finished += [writing for writing, token in chosen if token is None]
         going = [(writing, token) for writing, token in chosen if token is not None]
         live = [writing for writing, _ in going]
-        begin = clock()
         if not going:
             return finished, False
-        if deadline is not None and begin + slowest >= deadline:
+        if deadline is not None and clock() + step_seconds() >= deadline:
             served = {writing.slot.name for writing in finished if writing.candidate.best}
             return finished + [writing for writing in live if writing.slot.name not in served], True
         for start in range(0, len(going), engine.spec.max_nodes):
@@ -201,7 +204,6 @@ def _write(
             )
             for r, (writing, _) in enumerate(part):
                 writing.candidate.feed(int(output.nodes[r]), output.row(r), float(output.logsumexp[r]))
-        slowest = max(slowest, clock() - begin)
 
 
 def _ranked(query: GenerateQuery, finished: Sequence[_Writing]) -> tuple[CreativeText, ...]:

@@ -44,8 +44,10 @@ def read_products(file: Path) -> list[LabelledProduct]:
     """Products of a CSV with the columns company, industry, type, desc, output. Raises InvalidInput."""
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput.of(str(file), f"cannot be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise InvalidInput.of(str(file), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput.of(str(file), f"is not UTF-8 text: {error}") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
     if missing:

@@ -29,8 +29,10 @@ def read_pages(file: Path, catalog: Catalog | None = None) -> list[Page]:
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput.of(str(file), f"cannot be read as UTF-8 text: {error}") from error
+    except OSError as error:
+        raise InvalidInput.of(str(file), f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput.of(str(file), f"is not UTF-8 text: {error}") from error
     known = {segment.path for segment in catalog.segments} if catalog else None
     pages: list[Page] = []
     problems: list[Violation] = []

@@ -67,6 +67,7 @@ class Batcher:
         self._in_flight = 0
         self._stopping = False
         self._free_slots = engine.free_slots()
+        self._step_seconds = 0.0
         self._thread = threading.Thread(target=self._loop, name="bidtrie-engine", daemon=True)
         self._thread.start()
 
@@ -79,6 +80,11 @@ class Batcher:
     def free_slots(self) -> int:
         """KV slots that were free after the last step; only the engine's thread may ask the engine itself."""
         return self._free_slots
+
+    @property
+    def step_seconds(self) -> float:
+        """About how long a step takes now: the slowest of late, older ones counting less."""
+        return self._step_seconds
 
     def submit(self, job: Callable[[], Job[T]], deadline: float | None = None) -> "Future[Outcome[T]]":
         """Queue a job; `deadline` is on time.monotonic(). `job` is called here, its code runs on the engine's thread.
@@ -182,6 +188,7 @@ class Batcher:
                 self._end(entries[0], error=error)
             return
         seconds = time.monotonic() - begin
+        self._step_seconds = max(seconds, 0.8 * self._step_seconds)
         self._observer.step(seconds, len(joined.batch), len(entries))
         for entry, part in zip(entries, joined.split(output), strict=True):
             entry.stats.engine_s += seconds

@@ -46,7 +46,13 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             except Exception:
                 logger.exception("call failed", extra={"method": method})
                 status = internal()
-            return await context.abort_with_status(status)
+            try:
+                return await context.abort_with_status(status)
+            except grpc.aio.AbortError:
+                raise
+            except Exception:
+                # The core cannot send to a client that has gone meanwhile: that is a cancelled call, no fault.
+                raise asyncio.CancelledError from None
 
         return with_behaviour(handler, guarded, raw_requests=True)
 

@@ -38,7 +38,13 @@ class CreativeWriter:
 
         future = self.batcher.submit(
             lambda: generate(
-                self.model.engine, self.vocabulary, self.prompt, query, fixed=self.prefix, on_text=on_text
+                self.model.engine,
+                self.vocabulary,
+                self.prompt,
+                query,
+                fixed=self.prefix,
+                on_text=on_text,
+                step_seconds=lambda: self.batcher.step_seconds,
             ),
             query.deadline,
         )

@@ -56,6 +56,11 @@ class TargetingRanker:
         job = self._job(query, loaded, context, allowed, prompt, with_retriever=ranker is Ranker.BOTH)
         outcome = await asyncio.wrap_future(self.batcher.submit(job, query.deadline))
         result, stats = outcome.result, outcome.stats
+        if result.partial and ranker is Ranker.BOTH:
+            # A search that was cut knows shallow paths only; the retriever alone knows all of them.
+            quick = _by_retriever(query, loaded, context, allowed)
+            if quick.segments:
+                return replace(quick, partial=True)
         segments = loaded.catalog.segments
         return TargetAnswer(
             segments=tuple(
@@ -117,6 +122,7 @@ class TargetingRanker:
             allowed=allowed,
             prior=loaded.prior,
             bonus=bonus,
+            step_seconds=lambda: self.batcher.step_seconds,
         )
 
 

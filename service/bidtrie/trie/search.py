@@ -19,6 +19,7 @@ the beam prefers branches that the retriever believes in, and a finished path ha
 
 import heapq
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +36,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How to search. `deadline` is on time.monotonic(): the search ends early rather than start a step past it."""
+    """How to search. `deadline` is on time.monotonic()."""
 
     top_k: int
     beam_width: int
@@ -97,6 +98,7 @@ def search(
     allowed: NDArray[np.bool_] | None = None,
     prior: Float32 | None = None,
     bonus: Bonus | None = None,
+    step_seconds: Callable[[], float] = lambda: 0.0,
 ) -> Job[SearchResult]:
     """Rank the trie's segments after a prompt.
 
@@ -105,6 +107,8 @@ def search(
     allowed  bool [nodes], nodes that lead to an allowed segment (`Trie.allowed`); None: all
     prior    float32 [nodes], mean neutral full-softmax log-probability of each node's token after its parent;
              needed when `options.prior_weight` is not 0
+    step_seconds  how long the next step is expected to take: the search ends rather than begin one that would end
+             after the deadline, provided that it has found something
     """
     if options.prior_weight and prior is None:
         raise ValueError("prior_weight needs a prior")
@@ -116,7 +120,7 @@ def search(
             engine.commit(sequence, output.nodes.tolist())
             prompt = prompt[chunk:]
         state = _Search(engine, trie, sequence, options, allowed, prior, bonus)
-        return (yield from state.run(prompt))
+        return (yield from state.run(prompt, step_seconds))
     finally:
         engine.close(sequence)
 
@@ -143,16 +147,13 @@ class _Search:
         self.finished: list[Found] = []
         self.kept: list[int] = []
 
-    def run(self, prompt: list[int]) -> Job[SearchResult]:
+    def run(self, prompt: list[int], step_seconds: Callable[[], float]) -> Job[SearchResult]:
         live = self._start(prompt)
-        slowest_step = 0.0
+        deadline = self.options.deadline
         while live:
-            begin = time.monotonic()
-            deadline = self.options.deadline
-            if self.finished and deadline is not None and begin + slowest_step > deadline:
+            if self.finished and deadline is not None and time.monotonic() + step_seconds() > deadline:
                 return self._result(partial=True)
             live = yield from self._level(live)
-            slowest_step = max(slowest_step, time.monotonic() - begin)
         return self._result(partial=False)
 
     def _start(self, prompt: list[int]) -> list[_Hypothesis]:

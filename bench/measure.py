@@ -1,5 +1,6 @@
 """What all benchmarks share: latency figures, the machine's load, and the JSON line."""
 
+import argparse
 import json
 import os
 from collections.abc import Sequence
@@ -7,6 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+#: Pages of the project's own, where the user names no file.
+STAND_IN = Path(__file__).parent / "data" / "pages.tsv"
+
+
+def targeting_options(description: str | None, titles: int) -> argparse.Namespace:
+    """The flags of the targeting benchmarks; `titles` is the default number of pages."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0] if description else None)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--pages", type=Path, default=STAND_IN, help="labelled pages")
+    parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
+    parser.add_argument("--model", default="smollm2-135m", help="name or path of a Llama checkpoint")
+    parser.add_argument("--titles", type=int, default=titles, help="how many pages")
+    return parser.parse_args()
 
 
 def latency(name: str, milliseconds: Sequence[float]) -> dict[str, float]:

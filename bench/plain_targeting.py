@@ -5,10 +5,9 @@ once a page over all of them (each prefix sees the prompt and itself), renormali
 subtracts the mean under neutral pages, and sorts all paths. The service is asked twice, with float32 weights and as it
 runs by default.
 
-python -m bench.plain_targeting [--json FILE] [--pages FILE.tsv] [--catalog NAME] [--count 20]
+python -m bench.plain_targeting [--json FILE] [--pages FILE.tsv] [--catalog NAME] [--titles 20]
 """
 
-import argparse
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +26,9 @@ from bidtrie.trie.prompt import fixed_tokens, neutral_contexts, render
 from bidtrie.trie.store import load_catalog
 from bidtrie.v1 import targeting_pb2
 
-from bench.measure import machine, report
+from bench.measure import STAND_IN, machine, report, targeting_options
 from bench.transformers_peer import transformers_model
 
-_STAND_IN = Path(__file__).parent / "data" / "pages.tsv"
 _TIMEOUT_MS = 60_000
 
 Prefix = tuple[int, ...]
@@ -148,7 +146,7 @@ def run(pages_file: Path, catalog_name: str, model_name: str, count: int) -> dic
     figures: dict[str, Any] = {
         "benchmark": "plain_targeting",
         "pages": len(pages),
-        "pages_from": "stand-in of the project" if pages_file == _STAND_IN else pages_file.name,
+        "pages_from": "stand-in of the project" if pages_file == STAND_IN else pages_file.name,
         "plain_tier1_top1": float(np.mean([tier1[i] in each for i, each in zip(best, right, strict=True)])),
     }
     for name, weights in (("float32", "float32"), ("default", "auto")):
@@ -173,14 +171,8 @@ def run(pages_file: Path, catalog_name: str, model_name: str, count: int) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--pages", type=Path, default=_STAND_IN, help="labelled pages")
-    parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
-    parser.add_argument("--model", default="smollm2-135m", help="name or path of a Llama checkpoint")
-    parser.add_argument("--count", type=int, default=20, help="how many pages")
-    options = parser.parse_args()
-    report(run(options.pages, options.catalog, options.model, options.count), options.json)
+    options = targeting_options(__doc__, titles=20)
+    report(run(options.pages, options.catalog, options.model, options.titles), options.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ earlier. All use all cores, one after the other, title by title.
 python -m bench.targeting [--json FILE] [--pages FILE.tsv] [--catalog NAME] [--titles 30]
 """
 
-import argparse
 import asyncio
 import time
 from pathlib import Path
@@ -26,10 +25,9 @@ from bidtrie.trie.prompt import fixed_tokens, render
 from bidtrie.trie.store import load_catalog
 from bidtrie.trie.trie import Trie
 
-from bench.measure import latency, machine, report
+from bench.measure import STAND_IN, latency, machine, report, targeting_options
 from bench.transformers_peer import constrained_beam, transformers_model
 
-_STAND_IN = Path(__file__).parent / "data" / "pages.tsv"
 _TIMEOUT_MS = 60_000
 _TOP_K = 3
 _BEAMS = 4
@@ -110,7 +108,7 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
         "catalog": catalog_name,
         "paths": len(catalog),
         "titles": len(titles),
-        "titles_from": "stand-in of the project" if pages == _STAND_IN else pages.name,
+        "titles_from": "stand-in of the project" if pages == STAND_IN else pages.name,
         "prompt_tokens_median": sorted(map(len, prompts))[len(prompts) // 2],
         "steps_median": sorted(steps)[len(steps) // 2],
         "nodes_median": sorted(nodes)[len(nodes) // 2],
@@ -125,13 +123,7 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--pages", type=Path, default=_STAND_IN, help="labelled pages; their titles are used")
-    parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
-    parser.add_argument("--model", default="smollm2-135m", help="name or path of a Llama checkpoint")
-    parser.add_argument("--titles", type=int, default=30, help="how many titles")
-    options = parser.parse_args()
+    options = targeting_options(__doc__, titles=30)
     report(run(options.pages, options.catalog, options.model, options.titles), options.json)
 
 

@@ -8,7 +8,8 @@ import torch
 from bidtrie.engine.native import NativeEngine
 from bidtrie.models.load import load_checkpoint
 from bidtrie.requests import Normalization, PageContext
-from bidtrie.serving.loaded_catalog import run_alone, terminator
+from bidtrie.scheduling.job import run_alone
+from bidtrie.serving.loaded_catalog import terminator
 from bidtrie.trie.catalog import Catalog, Segment
 from bidtrie.trie.prompt import fixed_tokens, render
 from bidtrie.trie.search import SearchOptions, search

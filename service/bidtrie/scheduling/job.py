@@ -10,6 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bidtrie.engine.base import Engine
 from bidtrie.engine.tree_batch import StepOutput, TreeBatch
 
 T = TypeVar("T")
@@ -25,3 +26,14 @@ class JobStats:
     engine_s: float = 0.0
     steps: int = 0
     nodes: int = 0
+
+
+def run_alone(engine: Engine, job: Job[T]) -> T:
+    """Run a job to its end on an engine that nobody else uses."""
+    try:
+        batch = next(job)
+        while True:
+            batch = job.send(engine.step(batch))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from bidtrie.creative.job import generate
 from bidtrie.creative.prompt import PROMPT_VERSION, PromptTemplate
 from bidtrie.creative.vocabulary import Vocabulary
-from bidtrie.requests import GenerateAnswer, GenerateQuery, TextDelta, Timings
+from bidtrie.requests import GenerateAnswer, GenerateQuery, TextDelta
 from bidtrie.scheduling.batcher import Batcher
 from bidtrie.serving.loaded_model import LoadedModel
+from bidtrie.serving.timings import timings
 
 _SEED_BITS = 63
 
@@ -63,12 +64,5 @@ class CreativeWriter:
             prompt_version=PROMPT_VERSION,
             seed=query.sampling.seed or 0 if sampling.temperature > 0 else 0,
             partial=written.partial,
-            timings=Timings(
-                queue_ms=stats.queue_s * 1000,
-                engine_ms=stats.engine_s * 1000,
-                steps=stats.steps,
-                nodes=stats.nodes,
-                prompt_tokens=written.prompt_tokens,
-                cached_tokens=written.cached_tokens,
-            ),
+            timings=timings(stats, written.prompt_tokens, written.cached_tokens),
         )

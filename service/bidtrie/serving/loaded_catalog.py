@@ -39,17 +39,6 @@ def terminator(tokenizer: Tokenizer) -> int:
     return tokens[-1]
 
 
-def run_alone(engine: Engine, job: Job[Float32]) -> Float32:
-    """Run a job on an engine that nobody else uses."""
-    try:
-        batch = next(job)
-        while True:
-            batch = job.send(engine.step(batch))
-    except StopIteration as stop:
-        result: Float32 = stop.value
-        return result
-
-
 def load_prepared(
     folder: Path,
     tokenizer: Tokenizer,

@@ -1,10 +1,9 @@
-"""A model on its engine, with the parts of the prompts that never change already computed."""
+"""A model on its engine."""
 
 from dataclasses import dataclass
 
 from bidtrie.engine.base import Engine
 from bidtrie.engine.native import NativeEngine
-from bidtrie.engine.tree_batch import TreeBatch
 from bidtrie.models.checkpoint import Checkpoint
 from bidtrie.models.load import load_checkpoint
 from bidtrie.settings import Settings
@@ -32,13 +31,3 @@ def load_model(settings: Settings) -> LoadedModel:
         instruction_set=settings.instruction_set,
     )
     return LoadedModel(checkpoint, engine, engine.threads, engine.instruction_set)
-
-
-def open_prefix(engine: Engine, tokens: list[int]) -> int:
-    """A sequence holding `tokens`, for others to share."""
-    sequence = engine.open()
-    size = engine.spec.max_nodes
-    for first in range(0, len(tokens), size):
-        output = engine.step(TreeBatch.chain(tokens[first : first + size], sequence))
-        engine.commit(sequence, output.nodes.tolist())
-    return sequence

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from bidtrie.serving.loaded_catalog import load_prepared, run_alone
+from bidtrie.scheduling.job import run_alone
+from bidtrie.serving.loaded_catalog import load_prepared
 from bidtrie.serving.loaded_model import load_model
 from bidtrie.settings import Settings
 

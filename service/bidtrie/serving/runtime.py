@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from bidtrie.creative.job import compute_prefix
 from bidtrie.creative.prompt import PromptTemplate
 from bidtrie.creative.vocabulary import Vocabulary
 from bidtrie.engine.tree_batch import Float32
@@ -24,11 +25,11 @@ from bidtrie.requests import (
     TextDelta,
 )
 from bidtrie.scheduling.batcher import Batcher, Observer
-from bidtrie.scheduling.job import Job
+from bidtrie.scheduling.job import Job, run_alone
 from bidtrie.server.backend import Backend
 from bidtrie.serving.creatives import CreativeWriter
-from bidtrie.serving.loaded_catalog import LoadedCatalog, load_prepared, run_alone
-from bidtrie.serving.loaded_model import LoadedModel, load_model, open_prefix
+from bidtrie.serving.loaded_catalog import LoadedCatalog, load_prepared
+from bidtrie.serving.loaded_model import LoadedModel, load_model
 from bidtrie.serving.targeting import TargetingRanker
 from bidtrie.settings import Settings
 from bidtrie.trie.prompt import fixed_tokens
@@ -73,9 +74,9 @@ def _serve(model: LoadedModel, names: tuple[str, ...], settings: Settings, obser
         for name in names
     }
     targeting_tokens = fixed_tokens(tokenizer)
-    targeting_prefix = open_prefix(engine, targeting_tokens)
+    targeting_prefix = run_alone(engine, compute_prefix(engine, targeting_tokens))
     prompt = PromptTemplate(tokenizer)
-    creative_prefix = open_prefix(engine, list(prompt.fixed_tokens))
+    creative_prefix = run_alone(engine, compute_prefix(engine, prompt.fixed_tokens))
     vocabulary = Vocabulary(tokenizer, engine.spec.vocab_size)
     batcher = Batcher(engine, max_jobs=settings.max_queue, observer=observer)
     return _Serving(

@@ -16,12 +16,12 @@ from bidtrie.requests import (
     Source,
     TargetAnswer,
     TargetQuery,
-    Timings,
 )
 from bidtrie.scheduling.batcher import Batcher
 from bidtrie.scheduling.job import Job
 from bidtrie.serving.loaded_catalog import LoadedCatalog
 from bidtrie.serving.loaded_model import LoadedModel
+from bidtrie.serving.timings import timings
 from bidtrie.settings import Settings
 from bidtrie.trie.prompt import PROMPT_VERSION, render, retrieval_text
 from bidtrie.trie.search import Bonus, SearchOptions, SearchResult, search
@@ -80,14 +80,7 @@ class TargetingRanker:
             model_version=self.model.checkpoint.content_hash,
             prompt_version=PROMPT_VERSION,
             partial=result.partial,
-            timings=Timings(
-                queue_ms=stats.queue_s * 1000,
-                engine_ms=stats.engine_s * 1000,
-                steps=stats.steps,
-                nodes=stats.nodes,
-                prompt_tokens=self.cached_tokens + len(prompt),
-                cached_tokens=self.cached_tokens,
-            ),
+            timings=timings(stats, self.cached_tokens + len(prompt), self.cached_tokens),
         )
 
     def _job(

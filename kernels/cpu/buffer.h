@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <new>
 #include <type_traits>
@@ -58,31 +59,31 @@ class Buffer {
 
 /// Zeroed memory that takes up room only where it has been written: a KV cache may be larger than what is
 /// ever used.
-class LazyFloats {
+class LazyBuffer {
  public:
-  LazyFloats() = default;
-  explicit LazyFloats(std::size_t size) : bytes_(size * sizeof(float)) {
+  LazyBuffer() = default;
+  explicit LazyBuffer(std::size_t bytes) : bytes_(bytes) {
     if (bytes_ == 0) return;
     void* address =
         mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (address == MAP_FAILED) throw std::bad_alloc();
-    data_ = static_cast<float*>(address);
+    data_ = static_cast<std::uint8_t*>(address);
   }
-  LazyFloats(LazyFloats&& other) noexcept { *this = std::move(other); }
-  LazyFloats& operator=(LazyFloats&& other) noexcept {
+  LazyBuffer(LazyBuffer&& other) noexcept { *this = std::move(other); }
+  LazyBuffer& operator=(LazyBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
     return *this;
   }
-  ~LazyFloats() {
+  ~LazyBuffer() {
     if (data_ != nullptr) munmap(data_, bytes_);
   }
 
-  float* data() { return data_; }
-  const float* data() const { return data_; }
+  std::uint8_t* data() { return data_; }
+  const std::uint8_t* data() const { return data_; }
 
  private:
-  float* data_ = nullptr;
+  std::uint8_t* data_ = nullptr;
   std::size_t bytes_ = 0;
 };
 

@@ -43,7 +43,7 @@ Engine::State::State(const ModelConfig& config, const TensorSources& tensors, co
                      const Kernels& kernels)
     : model(config, tensors, options.dequantize),
       tree(config.vocab_size, config.context_length, options.slots, options.max_nodes),
-      forward(model, kernels, options.threads, options.slots, options.max_nodes) {}
+      forward(model, kernels, options.threads, options.slots, options.max_nodes, options.half_kv) {}
 
 Engine::Engine(const ModelConfig& config, const TensorSources& tensors, const EngineOptions& options)
     : kernels_(kernels_for(checked(options).instructions)),

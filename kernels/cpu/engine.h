@@ -20,6 +20,7 @@ struct EngineOptions {
   std::size_t slots;
   std::size_t max_nodes;
   bool dequantize;                // compute in float32 whatever the checkpoint holds
+  bool half_kv;                   // keep keys and values as float16
   std::string_view instructions;  // empty: the best that the CPU has
 };
 
@@ -42,6 +43,9 @@ class Engine {
   void shutdown();
 
   const char* instruction_set() const { return kernels_.name; }
+  /// Packed bytes of the linears, and of the head.
+  std::size_t linear_bytes() { return state().model.linear_bytes(); }
+  std::size_t head_bytes() { return state().model.head_weight().bytes(); }
 
  private:
   struct State {

@@ -12,8 +12,9 @@ namespace {
 constexpr std::size_t kHeadRows = 32;
 /// Logits that are summed up together for a log-sum-exp.
 constexpr std::size_t kVocabularyBlock = 4096;
-/// Rows of gate and up that one thread computes in one go: a group of down's inputs.
-constexpr std::size_t kGateRows = kGroup;
+/// Values of gate, and of up, that a thread computes before it multiplies them: few enough to be still in its
+/// cache.
+constexpr std::size_t kGateValues = 8192;
 
 struct Range {
   std::size_t begin, end;
@@ -26,7 +27,7 @@ Range share(std::size_t count, int thread, int threads) {
 }
 
 bool is_quantized(const Linear& linear) {
-  return linear.weight.format() != WeightFormat::kFloat32;
+  return linear.weight.is_quantized();
 }
 
 const float* bias_of(const Linear& linear) {
@@ -39,26 +40,6 @@ std::size_t place(std::int32_t i) {
 
 }  // namespace
 
-ActivationRows::ActivationRows(std::size_t nodes, std::size_t cols)
-    : cols_(cols),
-      stride_(round_up(cols, kLanes)),
-      values_(nodes * stride_),
-      codes_(nodes * cols),
-      scale_(nodes * (cols / kGroup)),
-      sum_(nodes * (cols / kGroup)) {}
-
-Activations ActivationRows::view(std::size_t node) const {
-  const std::size_t groups = cols_ / kGroup;
-  return {values_.data() + node * stride_, stride_, codes_.data() + node * cols_,
-          scale_.data() + node * groups, sum_.data() + node * groups};
-}
-
-void ActivationRows::quantize(const Kernels& kernels, std::size_t node, std::size_t begin, std::size_t end) {
-  const std::size_t group = node * (cols_ / kGroup) + begin / kGroup;
-  kernels.quantize(values(node) + begin, (end - begin) / kGroup, codes_.data() + node * cols_ + begin,
-                   scale_.data() + group, sum_.data() + group);
-}
-
 /// A linear and where its result goes.
 struct Forward::Product {
   const Matrix& weight;
@@ -70,13 +51,15 @@ struct Forward::Product {
 };
 
 Forward::Forward(const Model& model, const Kernels& kernels, int threads, std::size_t slots,
-                 std::size_t max_nodes)
+                 std::size_t max_nodes, bool half_kv)
     : model_(model),
       kernels_(kernels),
       team_(threads),
       head_stride_(round_up(model.config.head_dim, kLanes)),
       kv_stride_(model.config.num_kv_heads * head_stride_),
-      hidden_stride_(round_up(model.config.hidden_size, kLanes)),
+      half_kv_(half_kv),
+      max_nodes_(max_nodes),
+      hidden_stride_(round_up(model.config.hidden_size, kBlock)),
       hidden_(max_nodes * hidden_stride_),
       normed_(max_nodes, model.config.hidden_size),
       q_(max_nodes * model.config.query_size()),
@@ -91,8 +74,9 @@ Forward::Forward(const Model& model, const Kernels& kernels, int threads, std::s
       place_of_(max_nodes) {
   const ModelConfig& config = model.config;
   for (std::size_t i = 0; i < config.num_layers; ++i) {
-    keys_.emplace_back(slots * kv_stride_);
-    values_.emplace_back(slots * kv_stride_);
+    const std::size_t bytes = slots * kv_stride_ * (half_kv ? sizeof(std::uint16_t) : sizeof(float));
+    keys_.emplace_back(bytes);
+    values_.emplace_back(bytes);
   }
   const std::size_t blocks = (config.vocab_size + kVocabularyBlock - 1) / kVocabularyBlock;
   block_largest_ = Buffer<float>(kHeadRows * blocks);
@@ -110,9 +94,15 @@ Forward::Forward(const Model& model, const Kernels& kernels, int threads, std::s
       sines_[position * half + i] = static_cast<float>(std::sin(angle) * config.attention_factor);
     }
   }
+  const std::size_t queries = kPanel * (config.num_heads / config.num_kv_heads);
   for (int i = 0; i < threads; ++i) {
-    scratch_.push_back({Buffer<std::int32_t>(positions), Buffer<float>(round_up(positions, kLanes)),
-                        Buffer<float>(head_stride_)});
+    Scratch scratch;
+    for (auto& list : scratch.slots) list.resize(positions);
+    scratch.rows = Buffer<float>(2 * kAttentionBlock * head_stride_);
+    scratch.states.resize(queries);
+    scratch.sums = Buffer<float>(queries * head_stride_);
+    scratch.head = Buffer<float>(head_stride_);
+    scratch_.push_back(std::move(scratch));
   }
 }
 
@@ -163,7 +153,7 @@ void Forward::work(int thread) noexcept {
     if (is_quantized(layer.o)) {
       const Range mine = share(nodes, thread, team_.size());
       for (std::size_t n = mine.begin; n < mine.end; ++n) {
-        attended_.quantize(kernels_, n, 0, model_.config.query_size());
+        kernels_.quantize(attended_.values(n), attended_.blocks(), attended_.block(n, 0), n % kPanel);
       }
       team_.barrier();
     }
@@ -196,18 +186,18 @@ void Forward::normalize(int thread, const Buffer<float>& weight, std::size_t nod
   for (std::size_t n = mine.begin; n < mine.end; ++n) {
     kernels_.rms_norm(hidden_.data() + n * hidden_stride_, weight.data(), model_.config.rms_norm_eps, hidden,
                       hidden_stride_, normed_.values(n));
-    if (quantized) normed_.quantize(kernels_, n, 0, hidden);
+    if (quantized) kernels_.quantize(normed_.values(n), normed_.blocks(), normed_.block(n, 0), n % kPanel);
   }
 }
 
 void Forward::products(int thread, const Product* list, std::size_t count, std::size_t nodes) const {
   std::size_t tiles = 0;
-  for (std::size_t i = 0; i < count; ++i) tiles += round_up(list[i].weight.rows(), kTileRows) / kTileRows;
+  for (std::size_t i = 0; i < count; ++i) tiles += ceil_div(list[i].weight.rows(), kTileRows);
   const Range mine = share(tiles, thread, team_.size());
   std::size_t first = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const Product& product = list[i];
-    const std::size_t rows = product.weight.rows(), last = first + round_up(rows, kTileRows) / kTileRows;
+    const std::size_t rows = product.weight.rows(), last = first + ceil_div(rows, kTileRows);
     const std::size_t begin = std::max(first, mine.begin), end = std::min(last, mine.end);
     if (begin < end) {
       kernels_.linear(product.weight.view(), (begin - first) * kTileRows,
@@ -232,81 +222,132 @@ void Forward::rotate_head(const float* from, const Buffer<float>& norm, std::int
   }
 }
 
+float* Forward::queries_of(std::size_t kv_head, std::size_t node) {
+  const std::size_t group = model_.config.num_heads / model_.config.num_kv_heads;
+  return queries_.data() + (kv_head * max_nodes_ + node) * group * head_stride_;
+}
+
+void* Forward::cached(LazyBuffer& cache, std::size_t slot, std::size_t kv_head) {
+  const std::size_t at = slot * kv_stride_ + kv_head * head_stride_;
+  return cache.data() + at * (half_kv_ ? sizeof(std::uint16_t) : sizeof(float));
+}
+
+void Forward::store(const float* head, void* to) const {
+  if (half_kv_) return kernels_.to_half(head, head_stride_, static_cast<std::uint16_t*>(to));
+  std::memcpy(to, head, head_stride_ * sizeof(float));
+}
+
 void Forward::rotate(int thread, std::size_t layer) {
   const ModelConfig& config = model_.config;
   const Layer& weights = model_.layers[layer];
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+  const std::size_t group = config.num_heads / config.num_kv_heads, size = config.head_dim;
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(size)));
+  float* head = scratch_[place(thread)].head.data();
   const Range mine = share(nodes_, thread, team_.size());
   for (std::size_t n = mine.begin; n < mine.end; ++n) {
     const std::int32_t position = plan_->positions[n];
+    const std::size_t slot = place(plan_->slots[n]);
     for (std::size_t h = 0; h < config.num_heads; ++h) {
-      float* query = queries_.data() + (n * config.num_heads + h) * head_stride_;
-      rotate_head(q_.data() + n * config.query_size() + h * config.head_dim, weights.q_norm, position, query);
-      for (std::size_t i = 0; i < config.head_dim; ++i) query[i] *= scale;
+      float* query = queries_of(h / group, n) + h % group * head_stride_;
+      rotate_head(q_.data() + n * config.query_size() + h * size, weights.q_norm, position, query);
+      for (std::size_t i = 0; i < size; ++i) query[i] *= scale;
     }
-    const std::size_t at = place(plan_->slots[n]) * kv_stride_;
     for (std::size_t h = 0; h < config.num_kv_heads; ++h) {
-      const std::size_t from = n * config.kv_size() + h * config.head_dim, to = at + h * head_stride_;
-      rotate_head(k_.data() + from, weights.k_norm, position, keys_[layer].data() + to);
-      std::memcpy(values_[layer].data() + to, v_.data() + from, config.head_dim * sizeof(float));
+      const std::size_t from = n * config.kv_size() + h * size;
+      rotate_head(k_.data() + from, weights.k_norm, position, head);
+      store(head, cached(keys_[layer], slot, h));
+      std::memcpy(head, v_.data() + from, size * sizeof(float));
+      store(head, cached(values_[layer], slot, h));
     }
   }
 }
 
 void Forward::drop_unwanted_nodes() {
-  const std::size_t query = model_.config.num_heads * head_stride_;
+  const std::size_t group = model_.config.num_heads / model_.config.num_kv_heads;
   for (std::size_t i = 0; i < wanted_.size(); ++i) {
     const std::size_t from = place(wanted_[i]);
     if (from == i) continue;
     std::memcpy(hidden_.data() + i * hidden_stride_, hidden_.data() + from * hidden_stride_,
                 hidden_stride_ * sizeof(float));
-    std::memcpy(queries_.data() + i * query, queries_.data() + from * query, query * sizeof(float));
+    for (std::size_t h = 0; h < model_.config.num_kv_heads; ++h) {
+      std::memcpy(queries_of(h, i), queries_of(h, from), group * head_stride_ * sizeof(float));
+    }
   }
+}
+
+/// What the nodes of a panel see: their slots in order, and how many positions they all share.
+void Forward::list_contexts(Scratch& scratch, std::size_t first, std::size_t count, bool last) const {
+  scratch.shared = std::numeric_limits<std::size_t>::max();
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t node = last ? place(wanted_[first + i]) : first + i;
+    const auto prefix = plan_->prefixes[node], path = plan_->path(node);
+    auto& slots = scratch.slots[i];
+    std::copy(prefix.begin(), prefix.end(), slots.begin());
+    std::copy(path.begin(), path.end(), slots.begin() + static_cast<std::ptrdiff_t>(prefix.size()));
+    scratch.counts[i] = prefix.size() + path.size();
+    const std::size_t most = std::min({scratch.shared, scratch.counts[0], scratch.counts[i]});
+    const auto end = slots.begin() + static_cast<std::ptrdiff_t>(most);
+    scratch.shared = static_cast<std::size_t>(
+        std::mismatch(slots.begin(), end, scratch.slots[0].begin()).first - slots.begin());
+  }
+  scratch.shared -= scratch.shared % kAttentionBlock;
 }
 
 void Forward::attend(int thread, std::size_t layer) {
   const ModelConfig& config = model_.config;
   const bool last = layer + 1 == model_.layers.size();
   const std::size_t nodes = last ? wanted_.size() : nodes_, group = config.num_heads / config.num_kv_heads;
-  const std::size_t items = config.num_kv_heads * nodes * group;
+  const std::size_t items = ceil_div(nodes, kPanel) * config.num_kv_heads;
   Scratch& scratch = scratch_[place(thread)];
-  std::size_t listed = std::numeric_limits<std::size_t>::max(), count = 0;
-  // By key-value head first: nodes of one sequence read the same keys. Dealt out in turn, since later nodes
-  // of a chain have more to read.
+  std::size_t listed = std::numeric_limits<std::size_t>::max();
+  // Dealt out in turn, since later nodes of a chain have more to read. The blocks of positions that all nodes
+  // of a panel share are fetched once for all of them.
   for (std::size_t item = place(thread); item < items; item += place(team_.size())) {
-    const std::size_t kv_head = item / (nodes * group), n = item / group % nodes;
-    const std::size_t head = kv_head * group + item % group, node = last ? place(wanted_[n]) : n;
-    if (node != listed) {
-      const auto prefix = plan_->prefixes[node], path = plan_->path(node);
-      std::copy(prefix.begin(), prefix.end(), scratch.slots.data());
-      std::copy(path.begin(), path.end(), scratch.slots.data() + prefix.size());
-      count = prefix.size() + path.size();
-      listed = node;
+    const std::size_t panel = item / config.num_kv_heads, kv_head = item % config.num_kv_heads;
+    const std::size_t first = panel * kPanel, count = std::min(kPanel, nodes - first);
+    if (panel != listed) {
+      list_contexts(scratch, first, count, last);
+      listed = panel;
     }
-    const AttentionContext context = {keys_[layer].data() + kv_head * head_stride_,
-                                      values_[layer].data() + kv_head * head_stride_, kv_stride_,
-                                      scratch.slots.data(), count};
-    kernels_.attention(queries_.data() + (n * config.num_heads + head) * head_stride_, context, head_stride_,
-                       scratch.scores.data(), scratch.head.data());
-    std::memcpy(attended_.values(n) + head * config.head_dim, scratch.head.data(),
-                config.head_dim * sizeof(float));
+    const auto attend = [&](std::size_t i, std::size_t queries, std::size_t begin, std::size_t end) {
+      const AttentionContext context = {cached(keys_[layer], 0, kv_head), cached(values_[layer], 0, kv_head),
+                                        kv_stride_, scratch.slots[i].data(), scratch.counts[i]};
+      kernels_.attend(queries_of(kv_head, first + i), queries, context, begin, end, half_kv_, head_stride_,
+                      scratch.rows.data(), scratch.states.data() + i * group,
+                      scratch.sums.data() + i * group * head_stride_);
+    };
+    attend(0, count * group, 0, scratch.shared);
+    for (std::size_t i = 0; i < count; ++i) {
+      attend(i, group, scratch.shared, scratch.counts[i]);
+      for (std::size_t h = 0; h < group; ++h) {
+        const float* sums = scratch.sums.data() + (i * group + h) * head_stride_;
+        const float factor = 1.0f / scratch.states[i * group + h].total;
+        float* out = attended_.values(first + i) + (kv_head * group + h) * config.head_dim;
+        for (std::size_t d = 0; d < config.head_dim; ++d) out[d] = sums[d] * factor;
+      }
+    }
   }
 }
 
 void Forward::gate(int thread, const Layer& layer) {
   const std::size_t rows = layer.gate.weight.rows(), stride = inner_.stride();
   const std::size_t nodes = &layer == &model_.layers.back() ? wanted_.size() : nodes_;
-  const Range mine = share((rows + kGateRows - 1) / kGateRows, thread, team_.size());
-  for (std::size_t unit = mine.begin; unit < mine.end; ++unit) {
-    const std::size_t begin = unit * kGateRows, end = std::min(begin + kGateRows, rows);
+  if (nodes == 0) return;
+  const Range mine = share(ceil_div(rows, kBlock), thread, team_.size());
+  const std::size_t blocks = std::max<std::size_t>(1, kGateValues / nodes / kBlock);
+  for (std::size_t block = mine.begin; block < mine.end; block += blocks) {
+    const std::size_t begin = block * kBlock, stop = std::min(block + blocks, mine.end),
+                      end = std::min(stop * kBlock, rows);
     kernels_.linear(layer.gate.weight.view(), begin, end, normed_.view(), nodes, inner_.values(0), stride,
                     bias_of(layer.gate), false);
     kernels_.linear(layer.up.weight.view(), begin, end, normed_.view(), nodes, up_.data(), stride,
                     bias_of(layer.up), false);
     for (std::size_t n = 0; n < nodes; ++n) {
-      kernels_.swiglu(inner_.values(n) + begin, up_.data() + n * stride + begin,
-                      round_up(end - begin, kLanes));
-      if (is_quantized(layer.down)) inner_.quantize(kernels_, n, begin, end);
+      float* inner = inner_.values(n) + begin;
+      kernels_.swiglu(inner, up_.data() + n * stride + begin, round_up(end - begin, kLanes));
+      if (is_quantized(layer.down)) {
+        kernels_.quantize(inner, stop - block, inner_.block(n, block), n % kPanel);
+      }
     }
   }
 }
@@ -345,7 +386,10 @@ void Forward::head_chunk(int thread, std::size_t first, std::size_t last) {
     const std::size_t node = place(place_of_[place(batch_->logits_for[r])]);
     kernels_.rms_norm(hidden_.data() + node * hidden_stride_, model_.final_norm.data(),
                       model_.config.rms_norm_eps, hidden, hidden_stride_, head_inputs_.values(input));
-    if (weight.format() != WeightFormat::kFloat32) head_inputs_.quantize(kernels_, input, 0, hidden);
+    if (weight.is_quantized()) {
+      kernels_.quantize(head_inputs_.values(input), head_inputs_.blocks(), head_inputs_.block(input, 0),
+                        input % kPanel);
+    }
   }
   team_.barrier();
 

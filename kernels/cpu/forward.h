@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "activations.h"
 #include "bidtrie/tree_batch.h"
 #include "buffer.h"
 #include "kernels.h"
@@ -13,33 +14,15 @@
 
 namespace bidtrie {
 
-/// Inputs of linears for a number of nodes, as floats and as 8-bit codes.
-class ActivationRows {
- public:
-  ActivationRows(std::size_t nodes, std::size_t cols);
-
-  std::size_t stride() const { return stride_; }
-  float* values(std::size_t node) { return values_.data() + node * stride_; }
-  Activations view(std::size_t node = 0) const;
-  /// Write the codes of columns [begin, end) of a node, both multiples of 32.
-  void quantize(const Kernels& kernels, std::size_t node, std::size_t begin, std::size_t end);
-
- private:
-  std::size_t cols_;
-  std::size_t stride_;
-  Buffer<float> values_;
-  Buffer<std::int8_t> codes_;
-  Buffer<float> scale_;
-  Buffer<float> sum_;
-};
-
 /// The forward pass of a Llama-family model over a tree batch, and the KV cache that it reads and extends.
 ///
 /// Every thread of the team walks through all phases together; a phase is cut by rows, nodes or heads in a
 /// way that depends only on the batch, and no sum is ever split between threads.
 class Forward {
  public:
-  Forward(const Model& model, const Kernels& kernels, int threads, std::size_t slots, std::size_t max_nodes);
+  /// `half_kv`: keys and values are stored as float16, else as float32.
+  Forward(const Model& model, const Kernels& kernels, int threads, std::size_t slots, std::size_t max_nodes,
+          bool half_kv);
 
   int threads() const { return team_.size(); }
 
@@ -48,10 +31,15 @@ class Forward {
 
  private:
   struct Product;
+  /// What a thread needs to attend for a panel of nodes.
   struct Scratch {
-    Buffer<std::int32_t> slots;
-    Buffer<float> scores;
-    Buffer<float> head;
+    std::vector<std::int32_t> slots[kPanel];  // [positions] each
+    std::size_t counts[kPanel] = {};
+    std::size_t shared = 0;              // positions that all nodes of the panel share, a multiple of 32
+    Buffer<float> rows;                  // keys and values of a block of positions
+    std::vector<AttentionState> states;  // [nodes of a panel, query heads of a key-value head]
+    Buffer<float> sums;                  // the same, head_stride_ floats each
+    Buffer<float> head;                  // one key on its way to the cache
   };
 
   void work(int thread) noexcept;
@@ -59,7 +47,12 @@ class Forward {
   void normalize(int thread, const Buffer<float>& weight, std::size_t nodes, bool quantized);
   void rotate(int thread, std::size_t layer);
   void rotate_head(const float* from, const Buffer<float>& norm, std::int32_t position, float* to) const;
+  /// Where the cache holds a slot's keys or values of a head.
+  void* cached(LazyBuffer& cache, std::size_t slot, std::size_t kv_head);
+  void store(const float* head, void* to) const;
+  void list_contexts(Scratch& scratch, std::size_t first, std::size_t count, bool last) const;
   void attend(int thread, std::size_t layer);
+  float* queries_of(std::size_t kv_head, std::size_t node);
   void gate(int thread, const Layer& layer);
   void products(int thread, const Product* list, std::size_t count, std::size_t nodes) const;
   void drop_unwanted_nodes();
@@ -70,16 +63,18 @@ class Forward {
   const Kernels& kernels_;
   ThreadTeam team_;
 
-  std::size_t head_stride_;                // head_dim, padded
-  std::size_t kv_stride_;                  // floats of a slot's keys, or values, in one layer
-  std::vector<LazyFloats> keys_, values_;  // [layers], each [slots, kv heads, head_stride_]
+  std::size_t head_stride_;  // head_dim, padded
+  std::size_t kv_stride_;    // elements of a slot's keys, or values, in one layer
+  bool half_kv_;
+  std::vector<LazyBuffer> keys_, values_;  // [layers], each [slots, kv heads, head_stride_]
   Buffer<float> cosines_, sines_;          // [positions, head_dim / 2]
 
+  std::size_t max_nodes_;
   std::size_t hidden_stride_;
   Buffer<float> hidden_;     // [nodes, hidden_stride_] the residual stream
   ActivationRows normed_;    // inputs of q, k, v and of gate, up
   Buffer<float> q_, k_, v_;  // [nodes, heads * head_dim] as the linears leave them
-  Buffer<float> queries_;    // [nodes, heads, head_stride_] rotated and scaled
+  Buffer<float> queries_;    // [kv heads, max_nodes, heads / kv heads, head_stride_] rotated and scaled
   ActivationRows attended_;  // inputs of o
   ActivationRows inner_;     // inputs of down
   Buffer<float> up_;

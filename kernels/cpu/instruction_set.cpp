@@ -7,7 +7,12 @@ namespace {
 
 std::vector<const Kernels*> usable() {
   std::vector<const Kernels*> all;
-#ifdef BIDTRIE_AVX2
+#ifdef BIDTRIE_X86
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512vnni")) {
+    all.push_back(&avx512_kernels());
+  }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
     all.push_back(&avx2_kernels());
   }

@@ -38,22 +38,8 @@ inline void finish(float value, const float* bias, std::size_t row, bool accumul
   *out = accumulate ? *out + value : value;
 }
 
-/// The same for the 8 rows of a tile, of which the first `rows` exist.
-inline void finish_tile(Lanes value, const float* bias, std::size_t row, std::size_t rows, bool accumulate,
-                        float* out) {
-  if (rows == kTileRows) {
-    if (bias != nullptr) value = value + Lanes::load(bias + row);
-    if (accumulate) value = Lanes::load(out) + value;
-    value.store(out);
-    return;
-  }
-  float values[kTileRows];
-  value.store(values);
-  for (std::size_t i = 0; i < rows; ++i) finish(values[i], bias, row + i, accumulate, out + i);
-}
-
-/// Rows whose packed weights stay in the first-level cache while every node passes over them.
-inline constexpr std::size_t kBlockRows = 32;
+/// Rows whose packed weights stay near while every node passes over them.
+inline constexpr std::size_t kBlockRows = 64;
 
 /// R rows by N nodes of a float32 product: one accumulator each, over columns in order.
 template <std::size_t R, std::size_t N>
@@ -65,7 +51,7 @@ inline void float32_tile(const MatrixView& w, std::size_t row, const Activations
     from[r] = float32::row(w.data, w.cols, row + r);
     for (std::size_t n = 0; n < N; ++n) sums[r][n] = Lanes::zero();
   }
-  const float* values = x.values + node * x.stride;
+  const float* values = x.values + (x.first + node) * x.stride;
   for (std::size_t c = 0; c < w.cols; c += kLanes) {
     Lanes inputs[N];
     for (std::size_t n = 0; n < N; ++n) inputs[n] = Lanes::load(values + n * x.stride + c);
@@ -81,18 +67,14 @@ inline void float32_tile(const MatrixView& w, std::size_t row, const Activations
   }
 }
 
-template <std::size_t R>
+template <std::size_t R, std::size_t N>
 inline void float32_rows(const MatrixView& w, std::size_t row, const Activations& x, std::size_t node,
                          std::size_t count, float* out, std::size_t out_stride, const float* bias,
                          bool accumulate) {
-  switch (count) {
-    case 3:
-      return float32_tile<R, 3>(w, row, x, node, out, out_stride, bias, accumulate);
-    case 2:
-      return float32_tile<R, 2>(w, row, x, node, out, out_stride, bias, accumulate);
-    default:
-      return float32_tile<R, 1>(w, row, x, node, out, out_stride, bias, accumulate);
+  if constexpr (N > 1) {
+    if (count < N) return float32_rows<R, N - 1>(w, row, x, node, count, out, out_stride, bias, accumulate);
   }
+  float32_tile<R, N>(w, row, x, node, out, out_stride, bias, accumulate);
 }
 
 inline void linear_float32(const MatrixView& w, std::size_t row_begin, std::size_t row_end,
@@ -100,14 +82,14 @@ inline void linear_float32(const MatrixView& w, std::size_t row_begin, std::size
                            const float* bias, bool accumulate) {
   for (std::size_t block = row_begin; block < row_end; block += kBlockRows) {
     const std::size_t block_end = block + kBlockRows < row_end ? block + kBlockRows : row_end;
-    for (std::size_t node = 0; node < nodes; node += 3) {
-      const std::size_t count = nodes - node < 3 ? nodes - node : 3;
+    for (std::size_t node = 0; node < nodes; node += kFloatNodes) {
+      const std::size_t count = nodes - node < kFloatNodes ? nodes - node : kFloatNodes;
       std::size_t row = block;
-      for (; row + 4 <= block_end; row += 4) {
-        float32_rows<4>(w, row, x, node, count, out, out_stride, bias, accumulate);
+      for (; row + kFloatRows <= block_end; row += kFloatRows) {
+        float32_rows<kFloatRows, kFloatNodes>(w, row, x, node, count, out, out_stride, bias, accumulate);
       }
       for (; row < block_end; ++row) {
-        float32_rows<1>(w, row, x, node, count, out, out_stride, bias, accumulate);
+        float32_rows<1, kFloatNodes>(w, row, x, node, count, out, out_stride, bias, accumulate);
       }
     }
   }
@@ -118,24 +100,26 @@ inline void rows_float32(const MatrixView& w, const std::int32_t* ids, std::size
   for (std::size_t i = 0; i < count; ++i) {
     const auto row = static_cast<std::size_t>(ids[i]);
     const float* from = float32::row(w.data, w.cols, row);
+    const float* values = x.values + x.first * x.stride;
     Lanes sum = Lanes::zero();
     for (std::size_t c = 0; c < w.cols; c += kLanes)
-      sum = fma(Lanes::load(from + c), Lanes::load(x.values + c), sum);
+      sum = fma(Lanes::load(from + c), Lanes::load(values + c), sum);
     finish(horizontal_sum(sum), bias, row, false, out + i);
   }
 }
 
-inline void quantize(const float* x, std::size_t groups, std::int8_t* codes, float* scale, float* sum) {
-  for (std::size_t g = 0; g < groups; ++g, x += kGroup, codes += kGroup) {
-    Lanes group[4];
-    for (std::size_t i = 0; i < 4; ++i) group[i] = Lanes::load(x + i * kLanes);
-    const float largest =
-        horizontal_max(max(max(abs(group[0]), abs(group[1])), max(abs(group[2]), abs(group[3]))));
+inline void quantize(const float* x, std::size_t blocks, PanelBlock* out, std::size_t place) {
+  for (std::size_t b = 0; b < blocks; ++b, x += kBlock, ++out) {
+    const Lanes first = Lanes::load(x), last = Lanes::load(x + kLanes);
+    const float largest = horizontal_max(max(abs(first), abs(last)));
     const bool zeros = largest < 1e-30f;  // 127 / largest would overflow
     const Lanes inverse = Lanes::set(zeros ? 0.0f : 127.0f / largest);
-    for (Lanes& lanes : group) lanes = lanes * inverse;
-    scale[g] = zeros ? 0.0f : largest / 127.0f;
-    sum[g] = scale[g] * static_cast<float>(store_codes(group, codes));
+    const std::int32_t sum_first = store_codes(first * inverse, out->codes[place]),
+                       sum = sum_first + store_codes(last * inverse, out->codes[place] + kLanes);
+    out->scale[place] = zeros ? 0.0f : largest / 127.0f;
+    out->sum[place] = out->scale[place] * static_cast<float>(sum);
+    out->minus8[place] = -8 * sum;
+    out->first[place] = sum_first;
   }
 }
 
@@ -159,55 +143,106 @@ inline void swiglu(float* gate, const float* up, std::size_t padded) {
   }
 }
 
-/// One head's weighted sum of values over D vectors of components, in order of position.
-template <std::size_t D>
-inline void weigh_values(const AttentionContext& context, const float* weights, std::size_t at, Lanes factor,
-                         float* out) {
-  Lanes sums[D];
-  for (std::size_t d = 0; d < D; ++d) sums[d] = Lanes::zero();
-  for (std::size_t i = 0; i < context.count; ++i) {
-    const float* value = context.values + static_cast<std::size_t>(context.slots[i]) * context.stride + at;
-    const Lanes weight = Lanes::set(weights[i]);
-    for (std::size_t d = 0; d < D; ++d) sums[d] = fma(weight, Lanes::load(value + d * kLanes), sums[d]);
+inline void to_half(const float* x, std::size_t padded, std::uint16_t* out) {
+  const Lanes largest = Lanes::set(65504.0f), smallest = Lanes::set(-65504.0f);
+  for (std::size_t i = 0; i < padded; i += kLanes) {
+    min(largest, max(smallest, Lanes::load(x + i))).store_halves(out + i);
   }
-  for (std::size_t d = 0; d < D; ++d) (sums[d] * factor).store(out + at + d * kLanes);
 }
 
-inline void attention(const float* q, const AttentionContext& context, std::size_t padded_head_dim,
-                      float* scores, float* out) {
-  const std::size_t count = context.count;
-  Lanes largest = Lanes::set(-__builtin_inff());
-  for (std::size_t i = 0; i < count; i += kLanes) {
-    const float* key[kLanes];
+/// Copy the rows of `count` slots, as floats, behind each other.
+inline void gather(const void* rows, const std::int32_t* slots, std::size_t count, std::size_t stride,
+                   bool half, std::size_t padded, float* out) {
+  for (std::size_t i = 0; i < count; ++i, out += padded) {
+    const std::size_t at = static_cast<std::size_t>(slots[i]) * stride;
+    if (half) {
+      const auto* row = static_cast<const std::uint16_t*>(rows) + at;
+      for (std::size_t d = 0; d < padded; d += kLanes) Lanes::load_halves(row + d).store(out + d);
+    } else {
+      const auto* row = static_cast<const float*>(rows) + at;
+      for (std::size_t d = 0; d < padded; d += kLanes) Lanes::load(row + d).store(out + d);
+    }
+  }
+}
+
+/// Add the weighted values of D vectors of components, in order of position.
+template <std::size_t D>
+inline void weigh_values(const float* values, std::size_t padded, const float* weights, std::size_t count,
+                         float* out) {
+  Lanes sums[D];
+#pragma GCC unroll 4
+  for (std::size_t d = 0; d < D; ++d) sums[d] = Lanes::load(out + d * kLanes);
+  for (std::size_t j = 0; j < count; ++j) {
+    const Lanes weight = Lanes::set(weights[j]);
+#pragma GCC unroll 4
+    for (std::size_t d = 0; d < D; ++d) {
+      sums[d] = fma(weight, Lanes::load(values + j * padded + d * kLanes), sums[d]);
+    }
+  }
+#pragma GCC unroll 4
+  for (std::size_t d = 0; d < D; ++d) sums[d].store(out + d * kLanes);
+}
+
+/// Take up to 32 positions into one query's state and sums.
+inline void attend_block(const float* query, const float* keys, const float* values, std::size_t count,
+                         std::size_t padded, AttentionState& state, float* sums) {
+  static_assert(kAttentionBlock == 2 * kLanes);
+  alignas(64) float weights[kAttentionBlock];
+  const float absent = -__builtin_inff();
+  Lanes largest = Lanes::set(absent);
+  for (std::size_t i = 0; i < kAttentionBlock; i += kLanes) {
+    Lanes products[kLanes];
     for (std::size_t j = 0; j < kLanes; ++j) {
       // Lanes beyond the end repeat the last position: they do not change the maximum.
-      const std::size_t position = i + j < count ? i + j : count - 1;
-      key[j] = context.keys + static_cast<std::size_t>(context.slots[position]) * context.stride;
+      const float* key = keys + (i + j < count ? i + j : count - 1) * padded;
+      products[j] = Lanes::load(query) * Lanes::load(key);
+      for (std::size_t d = kLanes; d < padded; d += kLanes) {
+        products[j] = fma(Lanes::load(query + d), Lanes::load(key + d), products[j]);
+      }
     }
-    Lanes sums[kLanes];
-    for (Lanes& sum : sums) sum = Lanes::zero();
-    for (std::size_t d = 0; d < padded_head_dim; d += kLanes) {
-      const Lanes query = Lanes::load(q + d);
-      for (std::size_t j = 0; j < kLanes; ++j) sums[j] = fma(query, Lanes::load(key[j] + d), sums[j]);
+    const Lanes scores = horizontal_sums(products);
+    largest = max(largest, scores);
+    scores.store(weights + i);
+  }
+  const float before = state.largest, block = horizontal_max(largest), top = block > before ? block : before;
+  state.largest = top;
+  const Lanes low = exp(Lanes::load(weights) - Lanes::set(top)),
+              high = exp(Lanes::load(weights + kLanes) - Lanes::set(top));
+  low.store(weights);
+  high.store(weights + kLanes);
+  for (std::size_t j = count; j < kAttentionBlock; ++j) weights[j] = 0.0f;
+  if (top > before) {
+    float factors[kLanes];
+    exp(Lanes::set(before - top)).store(factors);
+    state.total *= factors[0];
+    for (std::size_t d = 0; d < padded; d += kLanes) {
+      (Lanes::load(sums + d) * Lanes::set(factors[0])).store(sums + d);
     }
-    const Lanes score = horizontal_sums(sums);
-    largest = max(largest, score);
-    score.store(scores + i);
   }
-  const Lanes top = Lanes::set(horizontal_max(largest));
-  Lanes total = Lanes::zero();
-  for (std::size_t i = 0; i < count; i += kLanes) {
-    exp(Lanes::load(scores + i) - top).store(scores + i);
-    for (std::size_t j = count; j < i + kLanes; ++j) scores[j] = 0.0f;
-    total = total + Lanes::load(scores + i);
+  state.total += horizontal_sum(Lanes::load(weights) + Lanes::load(weights + kLanes));
+  std::size_t d = 0;
+  for (; d + 4 * kLanes <= padded; d += 4 * kLanes)
+    weigh_values<4>(values + d, padded, weights, count, sums + d);
+  for (; d < padded; d += kLanes) weigh_values<1>(values + d, padded, weights, count, sums + d);
+}
+
+inline void attend(const float* queries, std::size_t count, const AttentionContext& context,
+                   std::size_t begin, std::size_t end, bool half, std::size_t padded, float* scratch,
+                   AttentionState* states, float* sums) {
+  if (begin == 0) {
+    for (std::size_t q = 0; q < count; ++q) states[q] = {-__builtin_inff(), 0.0f};
+    for (std::size_t i = 0; i < count * padded; i += kLanes) Lanes::zero().store(sums + i);
   }
-  const Lanes factor = Lanes::set(1.0f / horizontal_sum(total));
-  std::size_t at = 0;
-  for (; at + 8 * kLanes <= padded_head_dim; at += 8 * kLanes)
-    weigh_values<8>(context, scores, at, factor, out);
-  for (; at + 4 * kLanes <= padded_head_dim; at += 4 * kLanes)
-    weigh_values<4>(context, scores, at, factor, out);
-  for (; at < padded_head_dim; at += kLanes) weigh_values<1>(context, scores, at, factor, out);
+  float* keys = scratch;
+  float* values = scratch + kAttentionBlock * padded;
+  for (std::size_t at = begin; at < end; at += kAttentionBlock) {
+    const std::size_t size = end - at < kAttentionBlock ? end - at : kAttentionBlock;
+    gather(context.keys, context.slots + at, size, context.stride, half, padded, keys);
+    gather(context.values, context.slots + at, size, context.stride, half, padded, values);
+    for (std::size_t q = 0; q < count; ++q) {
+      attend_block(queries + q * padded, keys, values, size, padded, states[q], sums + q * padded);
+    }
+  }
 }
 
 inline void sum_exp(const float* x, std::size_t n, float* largest, double* sum) {
@@ -227,6 +262,18 @@ inline void sum_exp(const float* x, std::size_t n, float* largest, double* sum) 
   }
   *largest = top;
   *sum = total.total() + rest;
+}
+
+inline float read_all(const float* x, std::size_t n) {
+  Lanes a = Lanes::zero(), b = a, c = a, d = a;
+  for (std::size_t i = 0; i < n; i += 4 * kLanes) {
+    for (std::size_t at = 0; at < 4 * kLanes; at += kLanes) __builtin_prefetch(x + i + 1536 + at);
+    a = a + Lanes::load(x + i);
+    b = b + Lanes::load(x + i + kLanes);
+    c = c + Lanes::load(x + i + 2 * kLanes);
+    d = d + Lanes::load(x + i + 3 * kLanes);
+  }
+  return horizontal_sum((a + b) + (c + d));
 }
 
 }  // namespace

@@ -1,230 +1,302 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
+#include <utility>
 
-#include "bidtrie/weights_q4.h"
-#include "bidtrie/weights_q8.h"
+#include "bidtrie/weights_tile.h"
 #include "kernels_float.h"
 
-// Quantized products on top of four functions that each instruction set brings along, in dots_*.h:
+// Quantized products on top of what each instruction set brings along in dots_*.h: Decoder, Dots, and how
+// many units (what one register holds of a tile's 16 rows) and nodes its registers take at once.
 //
-//   tile_scales(p)          8 float16 as lanes
-//   Q4Dots<T, N>            exact integer products of one group of T q4 tiles with N nodes, a row to each
-//   lane q8_dots(w, x)           lane i: exact integer product of columns 4 i … 4 i + 3 of a group of 32
-//   q8_scale(p)             float16 as float
-//
-// A 4-bit product adds, for each group in order, fma(dots, w_scale * x_scale, sum) and fma(w_min, x_sum,
-// sum). An 8-bit product adds fma(dots, w_scale * x_scale, sum) to lanes that are summed up at the end.
+// Rows are taken in blocks that stay in the second-level cache while the nodes pass over them, panel by
+// panel; a panel's activations stay in the first-level cache while the tiles of a block pass over them.
 
 namespace bidtrie {
 namespace {
 
-/// Nodes that share unpacked 4-bit weights: what 16 vector registers hold.
-inline constexpr std::size_t kQ4Nodes = 4;
-inline constexpr std::size_t kQ8Nodes = 4;
+/// How groups of columns and blocks of 32 lie to each other.
+enum class Grouping { kTwoInBlock, kOneBlock, kBlocks };
 
-/// Ask for a group of the next T tiles while these are computed: caches do not foresee where another row of
-/// tiles goes on.
-template <std::size_t T>
-inline void prefetch_tiles(const std::uint8_t* group, std::size_t tile_bytes) {
-  for (std::size_t t = 0; t < T; ++t) {
-    for (std::size_t at = 0; at < q4::kGroupBytes; at += 64) __builtin_prefetch(group + t * tile_bytes + at);
-  }
+/// Where a matrix' tiles lie, and how they are cut.
+struct Tiles {
+  template <class Kind>
+  Tiles(Kind kind, const MatrixView& w)
+      : data(w.data),
+        bytes(tile::tile_bytes(w.format, w.cols)),
+        scales_bytes(tile::scales_bytes(w.format, w.cols)),
+        block_bytes(tile::block_bytes(w.format)),
+        group_stride(tile::group_stride(w.format)),
+        blocks(tile::blocks(w.cols)),
+        blocks_per_group(w.format.group / kBlock),
+        bytes_per_block(bytes / blocks),
+        decoder(kind, w.table) {}
+
+  const std::uint8_t* data;
+  std::size_t bytes, scales_bytes, block_bytes, group_stride, blocks, blocks_per_group, bytes_per_block;
+  Decoder decoder;
+};
+
+inline constexpr std::size_t kUnitsPerTile = kTileRows / Unit::kRows;
+
+/// How far ahead of the weights at hand others are asked for. From 3 to 12 KiB does equally well.
+inline constexpr std::size_t kAhead = 6144;
+
+/// Ask for as many weights as one block takes, scales included. Where few nodes share them, memory is what a
+/// step waits for, and the loads that one core has under way do not keep enough of it moving.
+template <std::size_t kBytes>
+inline void prefetch(const std::uint8_t* ahead) {
+#pragma GCC unroll 16
+  for (std::size_t at = 0; at < kBytes; at += 64) __builtin_prefetch(ahead + at);
 }
 
-/// T tiles of 8 rows by N nodes.
-template <std::size_t T, std::size_t N>
-inline void q4_tiles(const std::uint8_t* tile, std::size_t groups, const Activations& x, std::size_t node,
-                     Lanes (&sums)[T][N]) {
-  const std::size_t tile_bytes = groups * q4::kGroupBytes;
-  const std::int8_t* codes = x.codes + node * groups * kGroup;
-  const float* scale = x.scale + node * groups;
-  const float* sum = x.sum + node * groups;
+/// Sums of T units, from number kFirst of the tile on, with the N nodes at `place` of a panel.
+template <class Kind, Grouping kGrouping, std::size_t kFirst, std::size_t T, std::size_t N>
+inline void unit_sums(const Tiles& w, const std::uint8_t* tile, const PanelBlock* x, std::size_t place,
+                      Unit (&sums)[T][N]) {
+  constexpr bool kSplit = kGrouping == Grouping::kTwoInBlock;
+  constexpr bool kMin = Kind::kCodes == Codes::kInt4Min;
+  const auto scales_of = [&](const std::uint8_t* group, std::size_t t) {
+    const std::size_t unit = kFirst + t;
+    return Unit::load_halves(group + unit / kUnitsPerTile * w.bytes + unit % kUnitsPerTile * 2 * Unit::kRows);
+  };
 #pragma GCC unroll 8
   for (std::size_t t = 0; t < T; ++t) {
 #pragma GCC unroll 8
-    for (std::size_t n = 0; n < N; ++n) sums[t][n] = Lanes::zero();
+    for (std::size_t n = 0; n < N; ++n) sums[t][n] = Unit::zero();
   }
-  for (std::size_t g = 0; g < groups; ++g) {
-    const std::uint8_t* group = tile + g * q4::kGroupBytes;
-    if (node == 0) prefetch_tiles<T>(group + T * tile_bytes, tile_bytes);
-    const Q4Dots<T, N> dots(group + q4::kCodesAt, tile_bytes, codes + g * kGroup, groups * kGroup);
-    Lanes w_scale[T], w_min[T];
-#pragma GCC unroll 8
-    for (std::size_t t = 0; t < T; ++t) {
-      w_scale[t] = tile_scales(group + t * tile_bytes);
-      w_min[t] = tile_scales(group + t * tile_bytes + q4::kMinAt);
-    }
-#pragma GCC unroll 8
-    for (std::size_t n = 0; n < N; ++n) {
-      const Lanes x_scale = Lanes::set(scale[n * groups + g]), x_sum = Lanes::set(sum[n * groups + g]);
+  const std::uint8_t* scales = tile;
+  const std::uint8_t* block = tile + w.scales_bytes;
+  constexpr std::size_t block_bytes = tile::block_bytes({Kind::kCodes, Kind::kPattern, kBlock});
+  constexpr std::size_t kGroupStride = kMin ? 2 * tile::kScaleBytes : tile::kScaleBytes;
+  constexpr std::size_t kFetched = block_bytes + (kSplit ? 2 * kGroupStride : kGroupStride);
+  const std::uint8_t* ahead = tile + kAhead;
+
+  if constexpr (kGrouping != Grouping::kBlocks) {
+    for (std::size_t b = 0; b < w.blocks; ++b, block += block_bytes, ++x) {
+      if constexpr (kFirst == 0) prefetch<kFetched>(ahead);
+      ahead += w.bytes_per_block;
+      const Dots<Kind, kSplit, kFirst, T, N> dots(block, w.bytes, *x, place, w.decoder);
 #pragma GCC unroll 8
       for (std::size_t t = 0; t < T; ++t) {
-        sums[t][n] = fma(dots.lanes(t, n), w_scale[t] * x_scale, sums[t][n]);
-        sums[t][n] = fma(w_min[t], x_sum, sums[t][n]);
+        const Unit w_scale = scales_of(scales, t);
+        if constexpr (kSplit) {
+          const Unit w_next = scales_of(scales + kGroupStride, t);
+#pragma GCC unroll 8
+          for (std::size_t n = 0; n < N; ++n) {
+            const float x_scale = x->scale[place + n];
+            sums[t][n] = fma(dots.first(t, n) * Unit::set(x_scale), w_scale, sums[t][n]);
+            if constexpr (kMin) {
+              sums[t][n] = fma(scales_of(scales + tile::kScaleBytes, t),
+                               Unit::set(x_scale * static_cast<float>(x->first[place + n])), sums[t][n]);
+            }
+            sums[t][n] = fma(dots.last(t, n) * Unit::set(x_scale), w_next, sums[t][n]);
+            if constexpr (kMin) {
+              const std::int32_t last = x->minus8[place + n] / -8 - x->first[place + n];
+              sums[t][n] = fma(scales_of(scales + kGroupStride + tile::kScaleBytes, t),
+                               Unit::set(x_scale * static_cast<float>(last)), sums[t][n]);
+            }
+          }
+        } else {
+#pragma GCC unroll 8
+          for (std::size_t n = 0; n < N; ++n) {
+            sums[t][n] = fma(dots.all(t, n) * Unit::set(x->scale[place + n]), w_scale, sums[t][n]);
+          }
+          if constexpr (kMin) {
+            const Unit w_min = scales_of(scales + tile::kScaleBytes, t);
+#pragma GCC unroll 8
+            for (std::size_t n = 0; n < N; ++n) {
+              sums[t][n] = fma(w_min, Unit::set(x->sum[place + n]), sums[t][n]);
+            }
+          }
+        }
+      }
+      scales += kSplit ? 2 * kGroupStride : kGroupStride;
+    }
+    return;
+  }
+
+  for (std::size_t b = 0; b < w.blocks; scales += kGroupStride) {
+    const std::size_t end = b + w.blocks_per_group < w.blocks ? b + w.blocks_per_group : w.blocks;
+    Unit parts[T][N];
+    float x_sums[N] = {};
+#pragma GCC unroll 8
+    for (std::size_t t = 0; t < T; ++t) {
+#pragma GCC unroll 8
+      for (std::size_t n = 0; n < N; ++n) parts[t][n] = Unit::zero();
+    }
+    for (; b < end; ++b, block += block_bytes, ++x) {
+      if constexpr (kFirst == 0) prefetch<kFetched>(ahead);
+      ahead += w.bytes_per_block;
+      const Dots<Kind, false, kFirst, T, N> dots(block, w.bytes, *x, place, w.decoder);
+#pragma GCC unroll 8
+      for (std::size_t n = 0; n < N; ++n) {
+        const Unit x_scale = Unit::set(x->scale[place + n]);
+#pragma GCC unroll 8
+        for (std::size_t t = 0; t < T; ++t) {
+          parts[t][n] = fma(dots.all(t, n), x_scale, parts[t][n]);
+        }
+        if constexpr (kMin) x_sums[n] += x->sum[place + n];
+      }
+    }
+#pragma GCC unroll 8
+    for (std::size_t t = 0; t < T; ++t) {
+      const Unit w_scale = scales_of(scales, t);
+#pragma GCC unroll 8
+      for (std::size_t n = 0; n < N; ++n) sums[t][n] = fma(parts[t][n], w_scale, sums[t][n]);
+      if constexpr (kMin) {
+        const Unit w_min = scales_of(scales + tile::kScaleBytes, t);
+#pragma GCC unroll 8
+        for (std::size_t n = 0; n < N; ++n) sums[t][n] = fma(w_min, Unit::set(x_sums[n]), sums[t][n]);
       }
     }
   }
 }
 
-template <std::size_t T, std::size_t N>
-inline void q4_rows(const MatrixView& w, std::size_t row, std::size_t row_end, const Activations& x,
-                    std::size_t node, float* out, std::size_t out_stride, const float* bias,
-                    bool accumulate) {
-  Lanes sums[T][N];
-  q4_tiles<T, N>(w.data + row / kTileRows * q4::tile_bytes(w.cols), w.cols / kGroup, x, node, sums);
+/// What a product writes, and how.
+struct Target {
+  float* out;
+  std::size_t stride;
+  const float* bias;
+  bool accumulate;
+};
+
+/// Add the bias, and what is there if `accumulate`, and store the rows of a unit that exist.
+inline void finish_unit(Unit value, const Target& target, std::size_t node, std::size_t row,
+                        std::size_t row_end) {
+  float* out = target.out + node * target.stride + row;
+  if (row + Unit::kRows <= row_end) {
+    if (target.bias != nullptr) value = value + Unit::load(target.bias + row);
+    if (target.accumulate) value = Unit::load(out) + value;
+    value.store(out);
+    return;
+  }
+  float values[Unit::kRows];
+  value.store(values);
+  for (std::size_t i = 0; row + i < row_end; ++i) {
+    finish(values[i], target.bias, row + i, target.accumulate, out + i);
+  }
+}
+
+template <class Kind, Grouping kGrouping, std::size_t kFirst, std::size_t T, std::size_t N>
+inline void units_times_nodes(const Tiles& w, std::size_t row, std::size_t row_end, const PanelBlock* x,
+                              std::size_t place, std::size_t node, const Target& target) {
+  Unit sums[T][N];
+  unit_sums<Kind, kGrouping, kFirst, T, N>(w, w.data + row / kTileRows * w.bytes, x, place, sums);
 #pragma GCC unroll 8
   for (std::size_t t = 0; t < T; ++t) {
-    const std::size_t first = row + t * kTileRows,
-                      rows = row_end - first < kTileRows ? row_end - first : kTileRows;
+    const std::size_t first = row + (kFirst + t) * Unit::kRows;
+    if (first >= row_end) break;
 #pragma GCC unroll 8
-    for (std::size_t n = 0; n < N; ++n) {
-      finish_tile(sums[t][n], bias, first, rows, accumulate, out + (node + n) * out_stride + first);
-    }
+    for (std::size_t n = 0; n < N; ++n) finish_unit(sums[t][n], target, node + n, first, row_end);
   }
 }
 
-template <std::size_t N>
-inline void q4_block(const MatrixView& w, std::size_t row_begin, std::size_t row_end, const Activations& x,
-                     std::size_t node, float* out, std::size_t out_stride, const float* bias,
-                     bool accumulate) {
-  std::size_t row = row_begin;
-  // Two tiles halve what is read of the activations; with one node, it is the weights that take the time, and
-  // one stream of them is read fastest.
-  if constexpr (N > 1) {
-    for (; row + kTileRows < row_end; row += 2 * kTileRows) {
-      q4_rows<2, N>(w, row, row_end, x, node, out, out_stride, bias, accumulate);
-    }
-  }
-  for (; row < row_end; row += kTileRows) {
-    q4_rows<1, N>(w, row, row_end, x, node, out, out_stride, bias, accumulate);
-  }
-}
-
-/// R rows by N nodes.
-template <std::size_t R, std::size_t N>
-inline void q8_tile(const MatrixView& w, std::size_t row, const Activations& x, std::size_t node,
-                    Lanes (&sums)[R][N]) {
-  const std::size_t groups = w.cols / kGroup;
-  for (std::size_t r = 0; r < R; ++r) {
-    for (std::size_t n = 0; n < N; ++n) sums[r][n] = Lanes::zero();
-  }
-  for (std::size_t g = 0; g < groups; ++g) {
-    for (std::size_t r = 0; r < R; ++r) {
-      const std::uint8_t* from = w.data + (row + r) * q8::row_bytes(w.cols);
-      const float w_scale = q8_scale(from + w.cols + 2 * g);
-      for (std::size_t n = 0; n < N; ++n) {
-        const std::size_t group = (node + n) * groups + g;
-        const Lanes dots = q8_dots(from + g * kGroup, x.codes + group * kGroup);
-        sums[r][n] = fma(dots, Lanes::set(w_scale * x.scale[group]), sums[r][n]);
+/// Rows [row_begin, row_end) times N nodes.
+template <class Kind, Grouping kGrouping, std::size_t N>
+void rows_times_nodes(const Tiles& w, std::size_t row_begin, std::size_t row_end, const PanelBlock* x,
+                      std::size_t place, std::size_t node, const Target& target) {
+  constexpr std::size_t kAtOnce = units_at_once(N);
+  for (std::size_t row = row_begin; row < row_end; row += kTileRows) {
+    if constexpr (kAtOnce == kUnitsPerTile) {
+      units_times_nodes<Kind, kGrouping, 0, kAtOnce, N>(w, row, row_end, x, place, node, target);
+    } else {
+      static_assert(kAtOnce == 1 && kUnitsPerTile == 2);
+      units_times_nodes<Kind, kGrouping, 0, 1, N>(w, row, row_end, x, place, node, target);
+      if (row + Unit::kRows < row_end) {
+        units_times_nodes<Kind, kGrouping, 1, 1, N>(w, row, row_end, x, place, node, target);
       }
     }
   }
 }
 
-template <std::size_t R, std::size_t N>
-inline void q8_rows(const MatrixView& w, std::size_t row, const Activations& x, std::size_t node, float* out,
-                    std::size_t out_stride, const float* bias, bool accumulate) {
-  Lanes sums[R][N];
-  q8_tile<R, N>(w, row, x, node, sums);
-  for (std::size_t n = 0; n < N; ++n) {
-    for (std::size_t r = 0; r < R; ++r) {
-      finish(horizontal_sum(sums[r][n]), bias, row + r, accumulate, out + (node + n) * out_stride + row + r);
-    }
-  }
-}
-
-template <std::size_t N>
-inline void q8_block(const MatrixView& w, std::size_t row_begin, std::size_t row_end, const Activations& x,
-                     std::size_t node, float* out, std::size_t out_stride, const float* bias,
-                     bool accumulate) {
-  std::size_t row = row_begin;
-  for (; row + 2 <= row_end; row += 2) q8_rows<2, N>(w, row, x, node, out, out_stride, bias, accumulate);
-  if (row < row_end) q8_rows<1, N>(w, row, x, node, out, out_stride, bias, accumulate);
+template <class Kind, Grouping kGrouping>
+inline void rows_times_count(std::size_t count, const Tiles& w, std::size_t row_begin, std::size_t row_end,
+                             const PanelBlock* x, std::size_t place, std::size_t node, const Target& target) {
+  using Rows = void (*)(const Tiles&, std::size_t, std::size_t, const PanelBlock*, std::size_t, std::size_t,
+                        const Target&);
+  static constexpr auto kTable = []<std::size_t... kN>(std::index_sequence<kN...>) {
+    return std::array<Rows, sizeof...(kN)>{rows_times_nodes<Kind, kGrouping, kN + 1>...};
+  }(std::make_index_sequence<kNodesAtOnce>());
+  kTable[count - 1](w, row_begin, row_end, x, place, node, target);
 }
 
 /// Nodes of the next tile, so that the tiles of `left` nodes differ by one at most.
-inline std::size_t next_nodes(std::size_t left, std::size_t most) {
-  const std::size_t tiles = (left + most - 1) / most;
-  return (left + tiles - 1) / tiles;
+inline std::size_t next_nodes(std::size_t left) {
+  return ceil_div(left, ceil_div(left, kNodesAtOnce));
 }
 
-inline void linear_q4(const MatrixView& w, std::size_t row_begin, std::size_t row_end, const Activations& x,
-                      std::size_t nodes, float* out, std::size_t out_stride, const float* bias,
-                      bool accumulate) {
-  for (std::size_t block = row_begin; block < row_end; block += kBlockRows) {
-    const std::size_t end = block + kBlockRows < row_end ? block + kBlockRows : row_end;
-    std::size_t node = 0;
-    while (node < nodes) {
-      const std::size_t count = next_nodes(nodes - node, kQ4Nodes);
-      switch (count) {
-        case 1:
-          q4_block<1>(w, block, end, x, node, out, out_stride, bias, accumulate);
-          break;
-        case 2:
-          q4_block<2>(w, block, end, x, node, out, out_stride, bias, accumulate);
-          break;
-        case 3:
-          q4_block<3>(w, block, end, x, node, out, out_stride, bias, accumulate);
-          break;
-        default:
-          q4_block<4>(w, block, end, x, node, out, out_stride, bias, accumulate);
-          break;
-      }
+template <class Kind, Grouping kGrouping>
+void linear_packed(const MatrixView& matrix, std::size_t row_begin, std::size_t row_end, const Activations& x,
+                   std::size_t nodes, const Target& target) {
+  const Tiles w(Kind{}, matrix);
+  for (std::size_t row = row_begin; row < row_end; row += kBlockRows) {
+    const std::size_t end = row + kBlockRows < row_end ? row + kBlockRows : row_end;
+    for (std::size_t node = 0; node < nodes;) {
+      const std::size_t at = x.first + node, place = at % kPanel;
+      const std::size_t in_panel = nodes - node < kPanel - place ? nodes - node : kPanel - place;
+      const std::size_t count = next_nodes(in_panel);
+      rows_times_count<Kind, kGrouping>(count, w, row, end, x.panels + at / kPanel * x.blocks, place, node,
+                                        target);
       node += count;
     }
   }
 }
 
-inline void linear_q8(const MatrixView& w, std::size_t row_begin, std::size_t row_end, const Activations& x,
-                      std::size_t nodes, float* out, std::size_t out_stride, const float* bias,
-                      bool accumulate) {
-  for (std::size_t block = row_begin; block < row_end; block += kBlockRows) {
-    const std::size_t end = block + kBlockRows < row_end ? block + kBlockRows : row_end;
-    std::size_t node = 0;
-    while (node < nodes) {
-      const std::size_t count = next_nodes(nodes - node, kQ8Nodes);
-      switch (count) {
-        case 1:
-          q8_block<1>(w, block, end, x, node, out, out_stride, bias, accumulate);
-          break;
-        case 2:
-          q8_block<2>(w, block, end, x, node, out, out_stride, bias, accumulate);
-          break;
-        case 3:
-          q8_block<3>(w, block, end, x, node, out, out_stride, bias, accumulate);
-          break;
-        default:
-          q8_block<4>(w, block, end, x, node, out, out_stride, bias, accumulate);
-          break;
-      }
-      node += count;
+template <class Kind, Grouping kGrouping>
+void rows_packed(const MatrixView& matrix, const std::int32_t* ids, std::size_t count, const Activations& x,
+                 float* out, const float* bias) {
+  const Tiles w(Kind{}, matrix);
+  const PanelBlock* panel = x.panels + x.first / kPanel * x.blocks;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto row = static_cast<std::size_t>(ids[i]);
+    const std::uint8_t* tile = w.data + row / kTileRows * w.bytes;
+    float rows[kTileRows];
+    if constexpr (kUnitsPerTile == 1) {
+      Unit sums[1][1];
+      unit_sums<Kind, kGrouping, 0, 1, 1>(w, tile, panel, x.first % kPanel, sums);
+      sums[0][0].store(rows);
+    } else {
+      Unit sums[2][1];
+      unit_sums<Kind, kGrouping, 0, 2, 1>(w, tile, panel, x.first % kPanel, sums);
+      sums[0][0].store(rows);
+      sums[1][0].store(rows + Unit::kRows);
     }
+    finish(rows[row % kTileRows], bias, row, false, out + i);
   }
 }
 
-inline void rows_q4(const MatrixView& w, const std::int32_t* ids, std::size_t count, const Activations& x,
-                    float* out, const float* bias) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto row = static_cast<std::size_t>(ids[i]);
-    Lanes sums[1][1];
-    q4_tiles<1, 1>(w.data + row / kTileRows * q4::tile_bytes(w.cols), w.cols / kGroup, x, 0, sums);
-    float tile[kTileRows];
-    sums[0][0].store(tile);
-    finish(tile[row % kTileRows], bias, row, false, out + i);
-  }
+/// Call f with the Grouping of a format.
+template <class F>
+inline void with_grouping(std::size_t group, F f) {
+  if (group == kBlock / 2) return f(std::integral_constant<Grouping, Grouping::kTwoInBlock>{});
+  if (group == kBlock) return f(std::integral_constant<Grouping, Grouping::kOneBlock>{});
+  f(std::integral_constant<Grouping, Grouping::kBlocks>{});
 }
 
-inline void rows_q8(const MatrixView& w, const std::int32_t* ids, std::size_t count, const Activations& x,
-                    float* out, const float* bias) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto row = static_cast<std::size_t>(ids[i]);
-    Lanes sums[1][1];
-    q8_tile<1, 1>(w, row, x, 0, sums);
-    finish(horizontal_sum(sums[0][0]), bias, row, false, out + i);
-  }
+inline void linear(const MatrixView& w, std::size_t row_begin, std::size_t row_end, const Activations& x,
+                   std::size_t nodes, float* out, std::size_t out_stride, const float* bias,
+                   bool accumulate) {
+  if (!w.format.is_quantized())
+    return linear_float32(w, row_begin, row_end, x, nodes, out, out_stride, bias, accumulate);
+  with_kind(w.format, [&]<class Kind>(Kind) {
+    with_grouping(w.format.group, [&]<Grouping kGrouping>(std::integral_constant<Grouping, kGrouping>) {
+      linear_packed<Kind, kGrouping>(w, row_begin, row_end, x, nodes, {out, out_stride, bias, accumulate});
+    });
+  });
+}
+
+inline void rows(const MatrixView& w, const std::int32_t* ids, std::size_t count, const Activations& x,
+                 float* out, const float* bias) {
+  if (!w.format.is_quantized()) return rows_float32(w, ids, count, x, out, bias);
+  with_kind(w.format, [&]<class Kind>(Kind) {
+    with_grouping(w.format.group, [&]<Grouping kGrouping>(std::integral_constant<Grouping, kGrouping>) {
+      rows_packed<Kind, kGrouping>(w, ids, count, x, out, bias);
+    });
+  });
 }
 
 }  // namespace

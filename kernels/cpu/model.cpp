@@ -32,20 +32,21 @@ const ModelConfig& checked(const ModelConfig& config) {
 
 class Loader {
  public:
-  Loader(const TensorSources& tensors, bool dequantize) : tensors_(tensors), dequantize_(dequantize) {}
+  Loader(const TensorSources& tensors, bool dequantize, Arena& arena)
+      : tensors_(tensors), dequantize_(dequantize), arena_(arena) {}
 
   Matrix matrix(const std::string& name, std::size_t rows, std::size_t cols) const {
     const TensorSource& source = find(name);
     check_tensor(name, source, {rows, cols});
-    return Matrix(name, source, dequantize_);
+    return Matrix(name, source, dequantize_, arena_);
   }
 
   Buffer<float> vector(const std::string& name, std::size_t size) const {
     const TensorSource& source = find(name);
-    if (source.format != WeightFormat::kFloat32) throw ModelError(message(name, ": expected float32"));
+    if (source.storage != Storage::kFloat32) throw ModelError(message(name, ": expected float32"));
     check_tensor(name, source, {size});
-    Buffer<float> values(round_up(size, kLanes));
-    std::memcpy(values.data(), source.data, size * sizeof(float));
+    Buffer<float> values(round_up(size, kBlock));
+    std::memcpy(values.data(), source.data.data(), size * sizeof(float));
     return values;
   }
 
@@ -64,15 +65,16 @@ class Loader {
 
   const TensorSources& tensors_;
   const bool dequantize_;
+  Arena& arena_;
 };
 
 }  // namespace
 
 Model::Model(const ModelConfig& given, const TensorSources& tensors, bool dequantize)
     : config(checked(given)),
-      embedding(Loader(tensors, dequantize)
+      embedding(Loader(tensors, dequantize, arena)
                     .matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size)) {
-  const Loader load(tensors, dequantize);
+  const Loader load(tensors, dequantize, arena);
   const std::size_t hidden = config.hidden_size, inner = config.intermediate_size;
   layers.reserve(config.num_layers);
   for (std::size_t i = 0; i < config.num_layers; ++i) {
@@ -94,6 +96,17 @@ Model::Model(const ModelConfig& given, const TensorSources& tensors, bool dequan
   }
   final_norm = load.vector("model.norm.weight", hidden);
   if (!config.tie_word_embeddings) head = load.linear("lm_head", config.vocab_size, hidden);
+}
+
+std::size_t Model::linear_bytes() const {
+  std::size_t bytes = 0;
+  for (const Layer& layer : layers) {
+    for (const Linear* linear :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      bytes += linear->weight.bytes();
+    }
+  }
+  return bytes;
 }
 
 }  // namespace bidtrie

@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 #include "bidtrie/error.h"
 #include "engine.h"
 #include "instruction_set.h"
+#include "measure.h"
 
 namespace nb = nanobind;
 
@@ -49,28 +51,108 @@ nb::object copied(const std::vector<T>& values) {
   return owned(std::move(data), {values.size()});
 }
 
-bidtrie::TensorSource tensor_source(const std::string& name, const std::string& format,
-                                    const std::vector<std::size_t>& shape, const Array& data) {
-  const bool is_float = data.dtype() == nb::dtype<float>(),
-             is_bytes = data.dtype() == nb::dtype<std::uint8_t>();
-  bidtrie::TensorSource source{bidtrie::WeightFormat::kFloat32, shape,
-                               static_cast<const std::uint8_t*>(data.data()), data.nbytes()};
-  if (format == "float32") {
-    if (!is_float) throw bidtrie::ModelError(message(name, ": expected a float32 array"));
-  } else if (format == "q4_1" || format == "q8_0") {
-    if (!is_bytes) throw bidtrie::ModelError(message(name, ": expected an array of uint8, raw GGUF blocks"));
-    source.format = format == "q4_1" ? bidtrie::WeightFormat::kQ4 : bidtrie::WeightFormat::kQ8;
-  } else {
-    throw bidtrie::ModelError(message(name, ": format \"", format, "\", expected float32, q4_1 or q8_0"));
+/// Views of a tensor's arrays, which it keeps alive.
+class HeldSource {
+ public:
+  /// `tensor`: bidtrie.models' Tensor, or GroupTensor, whose format is an object.
+  HeldSource(const std::string& name, nb::handle tensor) : name_(name) {
+    if (!nb::try_cast(tensor.attr("shape"), source_.shape)) {
+      throw bidtrie::ModelError(message(name, ": shape is not a list of sizes"));
+    }
+    const nb::object format = tensor.attr("format");
+    if (nb::isinstance<nb::str>(format)) {
+      simple(nb::cast<std::string>(format), tensor);
+    } else {
+      groups(format, tensor);
+    }
   }
-  return source;
-}
+
+  const bidtrie::TensorSource& source() const { return source_; }
+
+ private:
+  void simple(const std::string& format, nb::handle tensor) {
+    if (format == "float32") {
+      source_.storage = bidtrie::Storage::kFloat32;
+      source_.data = bytes<float>(tensor, "data", "float32");
+    } else if (format == "q4_1" || format == "q8_0") {
+      source_.storage = format == "q4_1" ? bidtrie::Storage::kGgufQ4_1 : bidtrie::Storage::kGgufQ8_0;
+      source_.data = bytes<std::uint8_t>(tensor, "data", "uint8, raw GGUF blocks");
+    } else {
+      throw bidtrie::ModelError(message(name_, ": format \"", format, "\", expected float32, q4_1 or q8_0"));
+    }
+  }
+
+  void groups(nb::handle format, nb::handle tensor) {
+    using bidtrie::Codes, bidtrie::Pattern;
+    source_.storage = bidtrie::Storage::kGroups;
+    const int bits = nb::cast<int>(format.attr("bits"));
+    const bool minimum = nb::cast<bool>(format.attr("minimum")), table = nb::cast<bool>(format.attr("table"));
+    const auto pattern = nb::cast<std::string>(format.attr("pattern"));
+    if ((bits != 4 && bits != 8) || (bits == 8 && (minimum || table)) || (minimum && table) ||
+        (pattern != "dense" && pattern != "2:4" && pattern != "1:4")) {
+      throw bidtrie::ModelError(message(name_, ": bits, minimum, table and pattern do not go together"));
+    }
+    source_.format = {bits == 8 ? Codes::kInt8
+                      : minimum ? Codes::kInt4Min
+                      : table   ? Codes::kInt4Table
+                                : Codes::kInt4,
+                      pattern == "2:4"   ? Pattern::k2of4
+                      : pattern == "1:4" ? Pattern::k1of4
+                                         : Pattern::kDense,
+                      nb::cast<std::size_t>(format.attr("group_size"))};
+    source_.data = bytes<std::uint8_t>(tensor, "codes", "uint8");
+    source_.scales = halves(tensor, "scales");
+    if (minimum) source_.minimums = halves(tensor, "minimums");
+    if (pattern != "dense") source_.positions = bytes<std::uint8_t>(tensor, "positions", "uint8");
+    if (table) {
+      const auto entries = bytes<std::int8_t>(tensor, "table", "int8");
+      if (entries.size() != source_.table.size()) {
+        throw bidtrie::ModelError(message(name_, ": a table of ", entries.size(), " entries, expected 16"));
+      }
+      std::memcpy(source_.table.data(), entries.data(), entries.size());
+    }
+  }
+
+  Array array(nb::handle tensor, const char* field) {
+    Array array;
+    if (!nb::try_cast(tensor.attr(field), array)) {
+      throw bidtrie::ModelError(message(name_, ": ", field, " is not a C-contiguous array"));
+    }
+    arrays_.push_back(array);
+    return array;
+  }
+
+  std::span<const std::uint8_t> bytes_of(const Array& array) const {
+    return {static_cast<const std::uint8_t*>(array.data()), array.nbytes()};
+  }
+
+  template <class T>
+  std::span<const std::uint8_t> bytes(nb::handle tensor, const char* field, const char* expected) {
+    const Array found = array(tensor, field);
+    if (found.dtype() != nb::dtype<T>()) {
+      throw bidtrie::ModelError(message(name_, ": expected ", field, " as an array of ", expected));
+    }
+    return bytes_of(found);
+  }
+
+  std::span<const std::uint8_t> halves(nb::handle tensor, const char* field) {
+    const Array found = array(tensor, field);
+    if (found.dtype() != nb::dlpack::dtype{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float), 16, 1}) {
+      throw bidtrie::ModelError(message(name_, ": expected ", field, " as an array of float16"));
+    }
+    return bytes_of(found);
+  }
+
+  std::string name_;
+  std::vector<Array> arrays_;
+  bidtrie::TensorSource source_{};
+};
 
 /// One packed matrix and its products, as the engine computes them.
 class PackedMatrix {
  public:
-  PackedMatrix(const std::string& format, const std::vector<std::size_t>& shape, const Array& data)
-      : matrix_("matrix", tensor_source("matrix", format, shape, data), false) {}
+  explicit PackedMatrix(nb::handle tensor)
+      : matrix_("matrix", HeldSource("matrix", tensor).source(), false, arena_) {}
 
   nb::object unpack() const {
     auto out = std::make_unique<float[]>(matrix_.rows() * matrix_.cols());
@@ -80,7 +162,7 @@ class PackedMatrix {
 
   nb::object linear(const FloatRows& x, const std::string& instruction_set) const {
     const bidtrie::Kernels& kernels = bidtrie::kernels_for(instruction_set);
-    bidtrie::ActivationRows inputs = inputs_of(x, kernels);
+    const bidtrie::ActivationRows inputs = inputs_of(x, kernels);
     const std::size_t nodes = x.shape(0), rows = matrix_.rows();
     auto out = std::make_unique<float[]>(nodes * rows);
     kernels.linear(matrix_.view(), 0, rows, inputs.view(), nodes, out.get(), rows, nullptr, false);
@@ -94,7 +176,7 @@ class PackedMatrix {
         throw bidtrie::EngineError(message("ids: row ", id, ", expected 0 to ", matrix_.rows() - 1));
       }
     }
-    bidtrie::ActivationRows inputs = inputs_of(x, kernels);
+    const bidtrie::ActivationRows inputs = inputs_of(x, kernels);
     const std::size_t nodes = x.shape(0), count = ids.size();
     auto out = std::make_unique<float[]>(std::max<std::size_t>(nodes * count, 1));
     for (std::size_t n = 0; n < nodes; ++n) {
@@ -102,6 +184,8 @@ class PackedMatrix {
     }
     return owned(std::move(out), {nodes, count});
   }
+
+  std::size_t bytes() const { return matrix_.bytes(); }
 
  private:
   bidtrie::ActivationRows inputs_of(const FloatRows& x, const bidtrie::Kernels& kernels) const {
@@ -111,11 +195,13 @@ class PackedMatrix {
     bidtrie::ActivationRows inputs(x.shape(0), matrix_.cols());
     for (std::size_t n = 0; n < x.shape(0); ++n) {
       std::copy_n(x.data() + n * matrix_.cols(), matrix_.cols(), inputs.values(n));
-      if (matrix_.format() != bidtrie::WeightFormat::kFloat32) inputs.quantize(kernels, n, 0, matrix_.cols());
+      if (!matrix_.is_quantized()) continue;
+      kernels.quantize(inputs.values(n), inputs.blocks(), inputs.block(n, 0), n % bidtrie::kPanel);
     }
     return inputs;
   }
 
+  bidtrie::Arena arena_;
   bidtrie::Matrix matrix_;
 };
 
@@ -148,27 +234,21 @@ bidtrie::ModelConfig model_config(nb::handle config) {
   return out;
 }
 
-/// `tensors` maps names to (format, shape, array).
 std::unique_ptr<bidtrie::Engine> make_engine(nb::handle config, const nb::dict& tensors, int threads,
                                              std::size_t slots, std::size_t max_nodes, bool dequantize,
-                                             const std::string& instruction_set) {
+                                             bool half_kv, const std::string& instruction_set) {
   const bidtrie::ModelConfig checked = model_config(config);
   bidtrie::TensorSources sources;
-  std::vector<Array> arrays;  // keeps the data alive
+  std::vector<HeldSource> held;
+  held.reserve(tensors.size());
   for (const auto& [key, value] : tensors) {
     const auto name = nb::cast<std::string>(key);
-    const auto parts = nb::cast<nb::tuple>(value);
-    Array array;
-    if (parts.size() != 3 || !nb::try_cast(parts[2], array)) {
-      throw bidtrie::ModelError(message(name, ": expected a format, a shape and a C-contiguous array"));
-    }
-    const auto shape = nb::cast<std::vector<std::size_t>>(parts[1]);
-    sources.emplace(name, tensor_source(name, nb::cast<std::string>(parts[0]), shape, array));
-    arrays.push_back(std::move(array));
+    sources.emplace(name, held.emplace_back(name, value).source());
   }
   const nb::gil_scoped_release unlocked;
   return std::make_unique<bidtrie::Engine>(
-      checked, sources, bidtrie::EngineOptions{threads, slots, max_nodes, dequantize, instruction_set});
+      checked, sources,
+      bidtrie::EngineOptions{threads, slots, max_nodes, dequantize, half_kv, instruction_set});
 }
 
 nb::tuple step(bidtrie::Engine& engine, const Int32& tokens, const Int32& sequence, const Int32& parent,
@@ -222,18 +302,53 @@ NB_MODULE(_native, m) {
         "Instruction sets that this CPU can run, best first.");
 
   nb::class_<PackedMatrix>(m, "PackedMatrix", "A weight matrix as the engine packs it, and its products.")
-      .def(nb::init<const std::string&, const std::vector<std::size_t>&, const Array&>(), nb::arg("format"),
-           nb::arg("shape"), nb::arg("data").noconvert())
+      .def(nb::init<nb::handle>(), nb::arg("tensor"), "Of a Tensor or GroupTensor of two dimensions.")
       .def("unpack", &PackedMatrix::unpack, "float32 [rows, cols], exactly what the format means.")
       .def("linear", &PackedMatrix::linear, nb::arg("x").noconvert(), nb::arg("instruction_set") = "",
            "x float32 [nodes, cols] -> float32 [nodes, rows].")
       .def("rows", &PackedMatrix::rows, nb::arg("x").noconvert(), nb::arg("ids").noconvert(),
-           nb::arg("instruction_set") = "", "The columns `ids` of `linear`, without computing the others.");
+           nb::arg("instruction_set") = "", "The columns `ids` of `linear`, without computing the others.")
+      .def_prop_ro("bytes", &PackedMatrix::bytes, "What the packed matrix takes.");
+
+  m.def(
+      "read_bandwidth",
+      [](std::size_t bytes, int threads, int passes) {
+        return bidtrie::read_bandwidth(bidtrie::kernels_for(""), bytes, threads, passes);
+      },
+      nb::arg("bytes"), nb::arg("threads"), nb::arg("passes"), nb::call_guard<nb::gil_scoped_release>(),
+      "Bytes a second that threads read from a buffer of that size, one figure a pass.");
+  m.def(
+      "multiply_add_peak",
+      [](const std::string& instruction_set, int threads, double seconds) {
+        return bidtrie::multiply_add_peak(bidtrie::kernels_for(instruction_set), threads, seconds);
+      },
+      nb::arg("instruction_set"), nb::arg("threads"), nb::arg("seconds"),
+      nb::call_guard<nb::gil_scoped_release>(),
+      "Multiply-adds a second of the instruction set's multiply-add instruction alone.");
+  nb::class_<bidtrie::LinearStack>(m, "LinearStack", "Linears of a model, one after the other, for timing.")
+      .def(nb::init<>())
+      .def(
+          "add",
+          [](bidtrie::LinearStack& stack, nb::handle tensor) {
+            stack.add(HeldSource("linear", tensor).source());
+          },
+          nb::arg("tensor"), "Pack a Tensor or GroupTensor of two dimensions.")
+      .def_prop_ro("bytes", &bidtrie::LinearStack::bytes, "What the packed matrices take.")
+      .def_prop_ro("weights", &bidtrie::LinearStack::weights, "Dense count.")
+      .def(
+          "time",
+          [](const bidtrie::LinearStack& stack, std::size_t nodes, int threads, int passes,
+             const std::string& instruction_set) {
+            return stack.time(bidtrie::kernels_for(instruction_set), nodes, threads, passes);
+          },
+          nb::arg("nodes"), nb::arg("threads"), nb::arg("passes"), nb::arg("instruction_set") = "",
+          nb::call_guard<nb::gil_scoped_release>(), "Seconds of each pass.");
 
   using Engine = bidtrie::Engine;
   nb::class_<Engine>(m, "Engine")
       .def(nb::new_(&make_engine), nb::arg("config"), nb::arg("tensors"), nb::arg("threads"),
-           nb::arg("slots"), nb::arg("max_nodes"), nb::arg("dequantize"), nb::arg("instruction_set"))
+           nb::arg("slots"), nb::arg("max_nodes"), nb::arg("dequantize"), nb::arg("half_kv"),
+           nb::arg("instruction_set"))
       .def("open", &Engine::open, nb::arg("share").none(), nb::arg("length").none(),
            nb::call_guard<nb::gil_scoped_release>())
       .def("close", &Engine::close, nb::arg("sequence"), nb::call_guard<nb::gil_scoped_release>())
@@ -256,5 +371,7 @@ NB_MODULE(_native, m) {
           nb::arg("nodes").noconvert(), nb::call_guard<nb::gil_scoped_release>())
       .def("free_slots", &Engine::free_slots, nb::call_guard<nb::gil_scoped_release>())
       .def("shutdown", &Engine::shutdown, nb::call_guard<nb::gil_scoped_release>())
+      .def_prop_ro("linear_bytes", &Engine::linear_bytes, "Packed bytes of the linears, the head apart.")
+      .def_prop_ro("head_bytes", &Engine::head_bytes)
       .def_prop_ro("instruction_set", &Engine::instruction_set);
 }

@@ -41,7 +41,10 @@ class Settings(BaseModel):
     weights: Literal["auto", "float32"] = Field(
         "auto", description="auto: as the checkpoint stores them; float32: dequantized at load."
     )
-    instruction_set: Literal["avx2", "portable"] | None = Field(
+    kv: Literal["auto", "float16", "float32"] = Field(
+        "auto", description="How keys and values are kept; auto: float16 where weights are quantized."
+    )
+    instruction_set: Literal["avx512", "avx2", "portable"] | None = Field(
         None, description="Kernels to use; unset: the best that the CPU has."
     )
     kv_slots: int = Field(16384, ge=256, le=1 << 22, description="Tokens that the KV cache holds.")

@@ -1,8 +1,9 @@
 """The 4-bit path on SmolLM2's Q4_1 file: what is imported, and what rounding activations to 8 bits costs.
 
-The engine multiplies the file's own 4-bit codes with activations rounded, in groups of 32, to signed 8-bit codes
-of scale = largest magnitude / 127; all else is float32. So its logits differ from the dequantized model's by that
-rounding alone. How far is shown in three parts.
+The engine multiplies the file's own 4-bit codes with activations rounded, in blocks of 32, to signed 8-bit codes
+of scale = largest magnitude / 127, and keeps keys and values as float16; all else is float32. So its logits differ
+from the dequantized model's by that rounding alone, of which float16 is the far smaller part. How far is shown in
+three parts.
 
 1. Weights enter exactly: unpacked, they are the bits of gguf's dequantization.
 
@@ -37,9 +38,9 @@ from bidtrie.engine.native import NativeEngine
 from bidtrie.engine.tree_batch import TreeBatch
 from bidtrie.models.checkpoint import Checkpoint, Tensor
 from bidtrie.models.load import load_checkpoint
-from reference.activation_rounding import round_to_int8
 from reference.gguf_llama import gguf_weights
 from reference.llama import Float64, ReferenceLlama
+from reference.rounding import round_to_half, round_to_int8
 
 PROMPTS = (
     "Page title: How to bake sourdough bread at home\nTopic category:",
@@ -104,10 +105,10 @@ def test_packed_weights_are_the_bits_of_gguf(checkpoint: Checkpoint, weights: di
     for name in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.down_proj"):
         full = f"model.layers.3.{name}.weight"
         tensor = checkpoint.tensors[full]
-        unpacked = PackedMatrix(tensor.format, tensor.shape, tensor.data).unpack()
+        unpacked = PackedMatrix(tensor).unpack()
         np.testing.assert_array_equal(unpacked, weights[full], err_msg=name, strict=True)
     table = checkpoint.tensors["model.embed_tokens.weight"]
-    unpacked = PackedMatrix(table.format, table.shape, table.data).unpack()
+    unpacked = PackedMatrix(table).unpack()
     np.testing.assert_array_equal(unpacked, weights["model.embed_tokens.weight"], strict=True)
 
 
@@ -135,7 +136,7 @@ def test_a_layer_rounds_as_it_says(checkpoint: Checkpoint, layer: int) -> None:
     tokens = np.random.default_rng(2).integers(0, 512, (16, 2)).tolist()
     cut = layers_of(checkpoint, [layer], 512)
     exact = ReferenceLlama(cut)
-    rounded = exact.with_activation(round_to_int8)
+    rounded = exact.rounding(round_to_int8, round_to_half)
     engine = NativeEngine(cut, threads=1, slots=64, max_nodes=64)
     off, noise = [], []
     for chain in tokens:
@@ -178,7 +179,7 @@ def exact_rows(checkpoint: Checkpoint, model: ReferenceLlama) -> list[tuple[list
 
 @pytest.fixture(scope="module")
 def simulated(model: ReferenceLlama, exact_rows: list[tuple[list[int], Float64]]) -> list[Float64]:
-    rounded = model.with_activation(round_to_int8)
+    rounded = model.rounding(round_to_int8, round_to_half)
     return [rounded.logits(tokens) for tokens, _ in exact_rows]
 
 
@@ -231,6 +232,6 @@ def test_a_worse_rounding_is_outside_the_bound(
     simulated: list[Float64],
 ) -> None:
     """Negative controls, in float64: the bound lies between the engine's rounding and the next coarser ones."""
-    rounded = model.with_activation(worse)
+    rounded = model.rounding(worse, round_to_half)
     assert not within_the_bound([rounded.logits(tokens) for tokens, _ in exact_rows], exact_rows, simulated)
     assert within_the_bound(simulated, exact_rows, simulated)

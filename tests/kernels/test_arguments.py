@@ -1,6 +1,7 @@
 """What the native module is given is checked: a wrong argument is an error, never a crash."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from bidtrie.engine.native import NativeEngine
 from bidtrie.engine.tree_batch import Candidates, TreeBatch
 from bidtrie.errors import EngineError, ModelError
 from bidtrie.models.checkpoint import Checkpoint, Tensor
+from bidtrie.models.group_tensor import GroupFormat, GroupTensor
 from hypothesis import given
 from hypothesis import strategies as st
+from kernels.matrices import KINDS, random_groups
 from reference.tiny_models import quantized, random_checkpoint
 
 
@@ -31,11 +34,91 @@ from reference.tiny_models import quantized, random_checkpoint
 )
 def test_wrong_matrices(format: str, shape: tuple[int, ...], data: Any, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        PackedMatrix(format, shape, data)
+        PackedMatrix(Tensor(format, shape, data))
+
+
+def groups(format: GroupFormat) -> GroupTensor:
+    return random_groups(format, 4, 64, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (
+            replace(groups(KINDS["int4"]), codes=np.zeros((4, 31), np.uint8)),
+            "124 bytes of codes, expected 128",
+        ),
+        (
+            replace(groups(KINDS["int8"]), codes=np.zeros((4, 32), np.uint8)),
+            "128 bytes of codes, expected 256",
+        ),
+        (replace(groups(KINDS["int4"]), codes=np.zeros((4, 32), np.int8)), "codes as an array of uint8"),
+        (
+            replace(groups(KINDS["int4"]), scales=np.zeros((4, 1), np.float16)),
+            "8 bytes of scales, expected 16",
+        ),
+        (
+            replace(groups(KINDS["int4"]), scales=np.zeros((4, 2), np.float32)),
+            "scales as an array of float16",
+        ),
+        (replace(groups(KINDS["int4-min"]), minimums=None), "minimums is not a C-contiguous array"),
+        (replace(groups(KINDS["int4-table"]), table=np.zeros(15, np.int8)), "15 entries, expected 16"),
+        (replace(groups(KINDS["int4-table"]), table=np.full(16, 33, np.int8)), "table entry 33"),
+        (replace(groups(KINDS["2:4"]), positions=np.zeros((4, 8), np.uint8)), "do not rise"),
+        (
+            replace(groups(KINDS["1:4"]), positions=np.zeros((4, 3), np.uint8)),
+            "bytes of positions, expected 16",
+        ),
+        (replace(groups(KINDS["int4"]), shape=(4, 72)), "multiple of 16"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_groups(tensor: GroupTensor, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        PackedMatrix(tensor)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bits": 3},
+        {"group_size": 48},
+        {"group_size": 0},
+        {"group_size": 512},
+        {"minimum": True, "table": True},
+        {"bits": 8, "table": True},
+        {"pattern": "2:4", "minimum": True},
+        {"pattern": "3:4"},
+        {"pattern": "2:4", "bits": 8},
+    ],
+    ids=str,
+)
+def test_wrong_group_formats(wrong: dict[str, Any]) -> None:
+    """The native side takes any object with these fields, and believes none."""
+    fields: dict[str, Any] = {
+        "bits": 4,
+        "group_size": 32,
+        "minimum": False,
+        "table": False,
+        "pattern": "dense",
+    }
+    zeros = np.zeros((4, 64), np.uint8)
+    halves = np.zeros((4, 2), np.float16)
+    tensor = SimpleNamespace(
+        format=SimpleNamespace(**(fields | wrong)),
+        shape=(4, 64),
+        codes=zeros,
+        scales=halves,
+        minimums=halves,
+        table=np.zeros(16, np.int8),
+        positions=zeros,
+    )
+    with pytest.raises(ModelError):
+        PackedMatrix(tensor)  # type: ignore[arg-type]
 
 
 def test_wrong_products() -> None:
-    matrix = PackedMatrix("float32", (4, 3), np.ones((4, 3), np.float32))
+    matrix = PackedMatrix(Tensor("float32", (4, 3), np.ones((4, 3), np.float32)))
     x = np.ones((2, 3), np.float32)
     with pytest.raises(EngineError, match="2 columns, expected 3"):
         matrix.linear(x[:, :2].copy())
@@ -88,6 +171,7 @@ def test_every_tensor_is_needed_and_checked(make: Any) -> None:
         {"max_nodes": 0},
         {"max_nodes": -1},
         {"weights": "q2"},
+        {"kv": "int8"},
         {"instruction_set": "mmx"},
     ],
 )

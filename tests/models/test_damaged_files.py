@@ -3,25 +3,22 @@
 import json
 import shutil
 import struct
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bidtrie.errors import BidtrieError, ModelError
+from bidtrie.errors import ModelError
 from bidtrie.models.gguf_file import read_gguf
 from bidtrie.models.load import load_checkpoint
 from bidtrie.models.safetensors_file import read_safetensors
 from gguf import GGMLQuantizationType, GGUFReader
+from models.damage import bend, load_or_refuse
 from models.tiny_files import write_gguf
 from reference.tiny_models import save_tiny_model
 
 ROUNDS = 250
-#: More than any honest load of the tiny files takes; far less than the sizes that damaged headers claim.
-MOST_MEMORY = 32 << 20
-WORDS = (0, 1, 1 << 31, 1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1)
 
 
 @pytest.fixture(scope="module")
@@ -33,40 +30,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, int]:
     kinds = {"gate_proj": GGMLQuantizationType.Q4_1, "embed_tokens": GGMLQuantizationType.Q8_0}
     write_gguf(path, model, kinds)
     return folder, path.read_bytes(), int(GGUFReader(path).data_offset)
-
-
-def load_or_refuse(path: Path, name: str) -> bool:
-    """Whether `path` loads; anything but an error of ours that names `name` fails the test."""
-    refused = None
-    tracemalloc.start()
-    try:
-        checkpoint = load_checkpoint(path)
-        for tensor in checkpoint.tensors.values():
-            assert tensor.dequantize().shape == tensor.shape
-    except BidtrieError as error:
-        refused = str(error)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert refused is None or (name in refused and refused.isprintable())
-    assert peak < MOST_MEMORY
-    return refused is None
-
-
-def bend(content: bytes, rng: np.random.Generator, first: int, last: int) -> bytes:
-    """One to four bits, bytes or 8-byte words between `first` and `last`, changed."""
-    bent = bytearray(content)
-    for _ in range(rng.integers(1, 5)):
-        at = int(rng.integers(first, last))
-        match int(rng.integers(3)):
-            case 0:
-                bent[at] ^= 1 << int(rng.integers(8))
-            case 1:
-                bent[at] = int(rng.integers(256))
-            case 2:
-                word = WORDS[int(rng.integers(len(WORDS)))]
-                bent[at : at + 8] = struct.pack("<Q", word)[: len(content) - at]
-    return bytes(bent)
 
 
 def test_gguf_bent(tiny: tuple[Path, bytes, int], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from bidtrie.models.checkpoint import Checkpoint, ModelConfig
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+Rounding = Callable[[Float64], Float64]
 
 
 def rms_norm(x: Float64, weight: Float64, eps: float) -> Float64:
@@ -25,23 +26,25 @@ def rotate(x: Float64, positions: NDArray[np.int64], config: ModelConfig) -> Flo
 class ReferenceLlama:
     """Logits of one token sequence, causal, without a KV cache.
 
-    `activation`, if given, is applied to the input of every linear (the head included), which is how
-    an engine's rounding of activations is simulated.
+    An engine's rounding is simulated by functions that are applied to the input of every linear, the head included
+    (`activation`), and to what is stored of keys and values (`cache`).
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, activation: Callable[[Float64], Float64] | None = None
+        self, checkpoint: Checkpoint, activation: Rounding | None = None, cache: Rounding | None = None
     ) -> None:
         self.config = checkpoint.config
         self._weights = {name: t.dequantize().astype(np.float64) for name, t in checkpoint.tensors.items()}
         self._head = "lm_head" if "lm_head.weight" in self._weights else "model.embed_tokens"
         self._activation = activation
+        self._cache = cache
         self._memo: dict[tuple[tuple[int, ...], tuple[int, ...]], Float64] = {}
 
-    def with_activation(self, activation: Callable[[Float64], Float64]) -> "ReferenceLlama":
-        """The same weights, which are not copied, with another rounding of activations."""
+    def rounding(self, activation: Rounding, cache: Rounding | None = None) -> "ReferenceLlama":
+        """The same weights, which are not copied, with another rounding."""
         other = copy.copy(self)
         other._activation = activation
+        other._cache = cache
         other._memo = {}
         return other
 
@@ -62,6 +65,8 @@ class ReferenceLlama:
             q = rms_norm(q, self._weights[f"{layer}.q_norm.weight"], config.rms_norm_eps)
             k = rms_norm(k, self._weights[f"{layer}.k_norm.weight"], config.rms_norm_eps)
         q, k = rotate(q, positions, config), rotate(k, positions, config)
+        if self._cache is not None:
+            k, v = self._cache(k), self._cache(v)
         group = config.num_heads // config.num_kv_heads
         k, v = k.repeat(group, axis=1), v.repeat(group, axis=1)
         scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(config.head_dim)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from bidtrie.compress.round_to_nearest import quantize as round_to_nearest
 from bidtrie.models.checkpoint import Checkpoint, ModelConfig, Tensor
+from bidtrie.models.group_tensor import GroupFormat, GroupTensor
 from bidtrie.models.tokenizer import Tokenizer
 from gguf import GGMLQuantizationType
 from gguf.quants import quantize
@@ -186,6 +188,36 @@ def quantized(checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
+#: A format for each linear of a layer, and for the table and the head: all kinds of codes, groups of several sizes.
+GROUP_FORMATS = {
+    "q_proj": GroupFormat(4, 32),
+    "k_proj": GroupFormat(8, 16),
+    "v_proj": GroupFormat(4, 64, table=True),
+    "o_proj": GroupFormat(4, 16, minimum=True),
+    "gate_proj": GroupFormat(4, 32, pattern="2:4"),
+    "up_proj": GroupFormat(4, 64, table=True, pattern="1:4"),
+    "down_proj": GroupFormat(4, 96, minimum=True),
+    "embed_tokens": GroupFormat(8, 64),
+    "lm_head": GroupFormat(4, 16),
+}
+
+
+def in_groups(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint as an artefact may hold it, every linear of a layer in a format of its own."""
+
+    def convert(name: str, tensor: Tensor | GroupTensor) -> Tensor | GroupTensor:
+        if len(tensor.shape) != 2:
+            return tensor
+        return round_to_nearest(tensor.dequantize(), GROUP_FORMATS[name.split(".")[-2]])
+
+    return replace(
+        checkpoint,
+        name=f"{checkpoint.name}-groups",
+        content_hash=f"{int(checkpoint.content_hash, 16) + (2 << 32):016x}",
+        tensors={name: convert(name, tensor) for name, tensor in checkpoint.tensors.items()},
+    )
+
+
 CheckpointMaker = Callable[[], Checkpoint]
 
 #: Small models that between them have every feature that an engine must compute.
@@ -203,10 +235,25 @@ CHECKPOINTS: dict[str, CheckpointMaker] = {
         biases=True,
         qk_norm=True,
     ),
+    "groups": lambda: in_groups(random_checkpoint(5)),
+    # Sizes that end in the middle of blocks and groups.
+    "groups-odd": lambda: in_groups(
+        random_checkpoint(
+            6, hidden=80, intermediate=144, heads=6, kv_heads=2, head_dim=24, biases=True, qk_norm=True
+        )
+    ),
     "q4_1": lambda: quantized(random_checkpoint(3)),
     "q4_1-odd": lambda: quantized(
         random_checkpoint(
-            4, layers=3, hidden=96, intermediate=160, heads=3, kv_heads=1, head_dim=32, tied=True, biases=True
+            14,
+            layers=3,
+            hidden=96,
+            intermediate=160,
+            heads=3,
+            kv_heads=1,
+            head_dim=32,
+            tied=True,
+            biases=True,
         )
     ),
 }

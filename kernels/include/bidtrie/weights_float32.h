@@ -6,7 +6,7 @@
 
 namespace bidtrie::float32 {
 
-// Row-major; each row is padded with zeros to a multiple of 8 floats:
+// Row-major; each row is padded with zeros to a multiple of 16 floats:
 //
 //   row r   | w[r][0] w[r][1] … w[r][cols-1] 0 … 0 |   stride(cols) floats
 

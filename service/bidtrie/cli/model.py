@@ -114,6 +114,8 @@ def show(
 ) -> None:
     """Show a checkpoint's architecture, sizes, weight formats, tokenizer and content hash.
 
+    Of a model that `bidtrie compress` made, also how, and each linear with its error.
+
     Example: bidtrie model show smollm2-135m
     """
     checkpoint = load_checkpoint(model)
@@ -128,10 +130,15 @@ def _print(checkpoint: Checkpoint, description: dict[str, Any]) -> None:
     console = Console()
     facts = Table(show_header=False, box=None)
     for key, value in description.items():
-        if key not in ("tensors", "tokenizer"):
+        if key not in ("tensors", "tokenizer", "compression"):
             facts.add_row(key.replace("_", " "), escape(_text(value)))
     for key, value in description["tokenizer"].items():
         facts.add_row(f"tokenizer {key.replace('_', ' ')}", escape(_text(value)))
+    if (compression := description["compression"]) is not None:
+        _add_compression(facts, compression)
+        console.print(facts)
+        console.print(_linears(compression["linears"]))
+        return
     console.print(facts)
     tensors = Table(Column("tensors", overflow="fold"), "count", "format", "shape", "bits per weight", "MB")
     for kind in description["tensors"]:
@@ -144,6 +151,36 @@ def _print(checkpoint: Checkpoint, description: dict[str, Any]) -> None:
             f"{kind['size_bytes'] / 1e6:.1f}",
         )
     console.print(tensors)
+
+
+def _add_compression(facts: Table, compression: dict[str, Any]) -> None:
+    options = ", ".join(f"{key} {value}" for key, value in compression["options"].items())
+    reference = compression["reference"]
+    facts.add_row(
+        "compressed by", escape(f"{compression['method']} ({options})" if options else compression["method"])
+    )
+    facts.add_row("reference", escape(f"{reference['name']}, content hash {reference['content_hash']}"))
+    facts.add_row("bits per weight of the layers' linears", _text(compression["layers_bits_per_weight"]))
+    facts.add_row("bits per weight of embedding and head", _text(compression["head_bits_per_weight"]))
+
+
+def _linears(linears: list[dict[str, Any]]) -> Table:
+    table = Table(
+        Column("linear", overflow="fold"),
+        "format",
+        *(Column(header, justify="right") for header in ("bits", "bytes", "error")),
+        box=None,
+        caption="bits a weight; error relative to the reference, in the Frobenius norm",
+    )
+    for linear in linears:
+        table.add_row(
+            linear["name"],
+            linear["format"],
+            f"{linear['bits_per_weight']:g}",
+            f"{linear['size_bytes']:,}",
+            f"{linear['relative_error']:.4f}",
+        )
+    return table
 
 
 def _text(value: Any) -> str:

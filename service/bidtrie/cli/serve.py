@@ -26,8 +26,9 @@ def serve(
     ] = None,
     threads: Annotated[int | None, _option("Engine threads; unset: one per usable core.")] = None,
     weights: Annotated[str | None, _option("auto, or float32: dequantized at load.")] = None,
+    kv: Annotated[str | None, _option("Keys and values: auto, float16 or float32.")] = None,
     instruction_set: Annotated[
-        str | None, _option("avx2 or portable; unset: the best that the CPU has.")
+        str | None, _option("avx512, avx2 or portable; unset: the best that the CPU has.")
     ] = None,
     kv_slots: Annotated[int | None, _option("Tokens that the KV cache holds.")] = None,
     max_step_nodes: Annotated[int | None, _option("Most nodes in one engine step.")] = None,

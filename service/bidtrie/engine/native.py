@@ -23,8 +23,10 @@ _INT32 = np.iinfo(np.int32)
 class NativeEngine(Engine):
     """Llama-family models on the CPU.
 
-    Weights that a checkpoint holds as Q4_1 or Q8_0 stay as they are, and their linears take activations rounded to
-    8 bits in groups of 32; float32 weights, and all of them with `weights="float32"`, are computed in float32.
+    Weights that a checkpoint holds as codes (GGUF's Q4_1 and Q8_0, an artefact's groups) stay as they are, and their
+    linears take activations rounded to 8 bits in blocks of 32; float32 weights, and all of them with
+    `weights="float32"`, are computed in float32. `kv` says how keys and values are kept: float16, float32, or auto,
+    which is float16 where weights are codes.
     Logits are the same to the bit whatever else is in the batch, for any number of threads, however a chain is cut
     into steps, and for every instruction set.
     """
@@ -37,6 +39,7 @@ class NativeEngine(Engine):
         slots: int = 16384,
         max_nodes: int = 512,
         weights: str = "auto",
+        kv: str = "auto",
         instruction_set: str | None = None,
     ) -> None:
         """`threads`: the calling one included; None: one per usable core. `instruction_set`: None: the best there is.
@@ -45,25 +48,29 @@ class NativeEngine(Engine):
         """
         if weights not in ("auto", "float32"):
             raise EngineError(f'weights: "{weights}", expected auto or float32')
+        if kv not in ("auto", "float16", "float32"):
+            raise EngineError(f'kv: "{kv}", expected auto, float16 or float32')
         config = checkpoint.config
-        tensors = {
-            name: (tensor.format, tuple(tensor.shape), np.ascontiguousarray(tensor.data))
-            for name, tensor in checkpoint.tensors.items()
-        }
         used = "float32" if weights == "float32" else _main_format(checkpoint)
+        if kv == "auto":
+            kv = "float32" if used == "float32" else "float16"
         self.threads = _usable_cores() if threads is None else _int32("threads", threads)
         self._engine = _native.Engine(
             config,
-            tensors,
+            dict(checkpoint.tensors),
             threads=self.threads,
             slots=_size("slots", slots),
             max_nodes=_size("max_nodes", max_nodes),
             dequantize=weights == "float32",
+            half_kv=kv == "float16",
             instruction_set=instruction_set or "",
         )
-        #: Which kernels run: "avx2", "portable".
+        #: Which kernels run: "avx512", "avx2", "portable".
         self.instruction_set: str = self._engine.instruction_set
-        computed_as = f"{checkpoint.content_hash} native {weights}"
+        computed_as = f"{checkpoint.content_hash} native {used} {kv}"
+        #: Bytes of packed weights that a step reads: of the linears, and of the head.
+        self.linear_bytes: int = self._engine.linear_bytes
+        self.head_bytes: int = self._engine.head_bytes
         self.spec = EngineSpec(
             name="native",
             model_hash=hashlib.sha256(computed_as.encode()).hexdigest()[:16],
@@ -125,7 +132,10 @@ def _usable_cores() -> int:
 
 def _main_format(checkpoint: "Checkpoint") -> str:
     """The format of most matrices."""
-    formats = Counter(tensor.format for tensor in checkpoint.tensors.values() if len(tensor.shape) == 2)
+    matrices = [tensor for tensor in checkpoint.tensors.values() if len(tensor.shape) == 2]
+    formats = Counter(
+        tensor.format if isinstance(tensor.format, str) else tensor.format.name for tensor in matrices
+    )
     return formats.most_common(1)[0][0] if formats else "float32"
 
 

@@ -23,15 +23,23 @@ class Fields:
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
 
+    def expect_only(self, *keys: str) -> None:
+        """Raise ModelError for a key that is not one of `keys`: what it asks for would be left out silently."""
+        for key in self.values:
+            if key not in keys:
+                raise ModelError(
+                    f"{self.source}: the key {printable(key)} is unknown, expected {', '.join(keys)}"
+                )
+
     def _wrong(self, key: str, expected: str) -> ModelError:
         shown = repr(self.values.get(key))
-        return ModelError(f"{self.source}: {key} is {shown[:60]}, expected {expected}")
+        return ModelError(f"{self.source}: {printable(key)} is {shown[:60]}, expected {expected}")
 
     def _get(self, key: str, default: Any, expected: str) -> Any:
         value = self.values.get(key)
         if value is None:
             if default is None:
-                raise ModelError(f"{self.source}: {key} is missing, expected {expected}")
+                raise ModelError(f"{self.source}: {printable(key)} is missing, expected {expected}")
             return default
         return value
 
@@ -98,4 +106,4 @@ class Fields:
         value = self._get(key, {}, "an object")
         if not isinstance(value, dict):
             raise self._wrong(key, "an object")
-        return Fields(f"{self.source}: {key}", value)
+        return Fields(f"{self.source}: {printable(key)}", value)

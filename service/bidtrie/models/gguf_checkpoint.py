@@ -16,6 +16,7 @@ from bidtrie.models.config import LIMITS, ModelConfig
 from bidtrie.models.fields import Fields, printable
 from bidtrie.models.gguf_file import GGUFFile, TensorEntry, read_gguf
 from bidtrie.models.gguf_tokenizer import bos_id, eos_ids, tokenizer_from_gguf
+from bidtrie.models.huggingface_config import write_config
 from bidtrie.models.layout import EMBEDDING, FINAL_NORM, HEAD, check_shapes, check_values, required_biases
 from bidtrie.models.rope import inverse_frequencies
 from bidtrie.models.tensor import Tensor
@@ -54,22 +55,25 @@ def read_gguf_checkpoint(path: Path, name: str) -> Checkpoint:
     """Read a GGUF file of the Llama family. Raises ModelError naming the file and what is wrong in it."""
     file = read_gguf(path)
     fields = Fields(str(path), file.metadata)
-    config = _config(file, fields)
+    config, rope = _config(file, fields)
     if problem := config.problem():
         raise ModelError(f"{path}: {problem}")
     tensors = _tensors(file, config)
     check_values(str(path), tensors)
+    licence = fields.text("general.license", "") or None
     return Checkpoint(
         name=name,
         config=config,
         content_hash=hashlib.blake2b(file.mapped.data, digest_size=8).hexdigest(),
         tensors=tensors,
         tokenizer=tokenizer_from_gguf(fields, config.vocab_size),
-        licence=fields.text("general.license", "") or None,
+        licence=licence,
+        huggingface_config=None if rope is None else write_config(config, rope, tensors, licence),
     )
 
 
-def _config(file: GGUFFile, fields: Fields) -> ModelConfig:
+def _config(file: GGUFFile, fields: Fields) -> tuple[ModelConfig, dict[str, Any] | None]:
+    """The configuration, and its rotary settings as a Hugging Face one has them, unless it cannot."""
     name = fields.text("general.architecture")
     if name not in ARCHITECTURES:
         raise ModelError(
@@ -90,11 +94,11 @@ def _config(file: GGUFFile, fields: Fields) -> ModelConfig:
     if not 1 <= head_dim <= LIMITS["head_dim"]:
         raise ModelError(f"{file.path}: the head size is {head_dim}, expected 1 to {LIMITS['head_dim']}")
     context = fields.integer(f"{name}.context_length")
-    inv_freq, attention_factor = _rope(file, fields, name, head_dim, context)
+    inv_freq, attention_factor, rope = _rope(file, fields, name, head_dim, context)
     if window := fields.integer(f"{name}.attention.sliding_window", 0):
         context = min(context, window)
     rows = embedding.shape[0]
-    return ModelConfig(
+    config = ModelConfig(
         architecture=ARCHITECTURES[name],
         vocab_size=rows,
         hidden_size=hidden,
@@ -112,12 +116,16 @@ def _config(file: GGUFFile, fields: Fields) -> ModelConfig:
         bos_token_id=bos_id(fields, rows),
         eos_token_ids=eos_ids(fields, rows),
     )
+    return config, rope
 
 
 def _rope(
     file: GGUFFile, fields: Fields, name: str, head_dim: int, context: int
-) -> tuple[NDArray[np.float32], float]:
-    """Rotary frequencies; llama.cpp's metadata keys are turned into those of a Hugging Face configuration."""
+) -> tuple[NDArray[np.float32], float, dict[str, Any] | None]:
+    """Rotary frequencies; llama.cpp's metadata keys are turned into those of a Hugging Face configuration.
+
+    That configuration is the third value; None where the file holds factors of its own beside it.
+    """
     prefix = f"{name}.rope.scaling"
     for key, neutral in [(f"{prefix}.attn_factor", 1.0), (f"{prefix}.yarn_log_multiplier", 0.0)]:
         if fields.number(key, neutral) != neutral:
@@ -137,6 +145,9 @@ def _rope(
         kind, rope["factor"] = "linear", fields.number(f"{name}.rope.scale_linear")
     rope["rope_type"] = "default" if kind == "none" else kind
     inv_freq, attention_factor = inverse_frequencies(Fields(f"{file.path}: rope", rope), head_dim, context)
+    if rope["rope_type"] == "yarn":
+        # Spelled out, since a sliding window may change the context length that stands in for it.
+        rope.setdefault("original_max_position_embeddings", context)
     if (entry := file.tensors.get(_ROPE_FACTORS)) is not None:
         if entry.type != GGMLQuantizationType.F32 or entry.shape != (head_dim // 2,):
             raise ModelError(
@@ -146,8 +157,8 @@ def _rope(
         factors = entry.data.view("<f4")
         if not (np.isfinite(factors) & (factors > 0)).all():
             raise ModelError(f"{file.path}: tensor {_ROPE_FACTORS} holds values that are not positive")
-        inv_freq = inv_freq / factors
-    return inv_freq, attention_factor
+        return inv_freq / factors, attention_factor, None
+    return inv_freq, attention_factor, rope
 
 
 def _tensors(file: GGUFFile, config: ModelConfig) -> dict[str, Tensor]:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from bidtrie.errors import ModelError
+from bidtrie.models.checkpoint import AnyTensor
 from bidtrie.models.config import ModelConfig
 from bidtrie.models.fields import printable
-from bidtrie.models.tensor import Tensor
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -47,6 +47,20 @@ def required_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     for n in range(config.num_layers):
         shapes |= {f"model.layers.{n}.{name}": shape for name, shape in layer.items()}
     return shapes
+
+
+def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Rows and columns of each weight that is multiplied with, and of the embedding, by its module's name."""
+    return {
+        name.removesuffix(".weight"): (shape[0], shape[1])
+        for name, shape in required_shapes(config).items()
+        if len(shape) == 2
+    }
+
+
+def is_head(linear: str) -> bool:
+    """Whether a module of `linear_shapes` is the embedding or the output head, which are counted apart from layers."""
+    return f"{linear}.weight" in (EMBEDDING, HEAD)
 
 
 def bias_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -95,7 +109,7 @@ def check_shapes(
             raise ModelError(f"{source}: tensor {name} has shape {list(shape)}, expected {list(expected)}")
 
 
-def check_values(source: str, tensors: Mapping[str, Tensor]) -> None:
+def check_values(source: str, tensors: Mapping[str, AnyTensor]) -> None:
     """Raise ModelError if a vector (norm or bias) is in a block format, or a value is not finite."""
     for name, tensor in tensors.items():
         if len(tensor.shape) == 1 and tensor.format != "float32":

@@ -14,6 +14,9 @@ from bidtrie.models.fields import Fields
 
 Float64 = NDArray[np.float64]
 
+#: What stands in for a missing `rope_theta`.
+DEFAULT_THETA = 10_000.0
+
 
 def inverse_frequencies(
     rope: Fields, head_dim: int, context_length: int
@@ -26,7 +29,7 @@ def inverse_frequencies(
     kind = rope.text("rope_type" if "rope_type" in rope else "type", "default")
     if rope.number("partial_rotary_factor", 1.0) != 1:
         raise ModelError(f"{rope.source}: partial_rotary_factor is set: partial rotation is not supported")
-    theta = rope.positive("rope_theta", 10_000.0)
+    theta = rope.positive("rope_theta", DEFAULT_THETA)
     with np.errstate(over="ignore", divide="ignore"):
         base: Float64 = theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
         if kind in ("default", "dynamic"):

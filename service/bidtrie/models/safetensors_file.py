@@ -19,7 +19,8 @@ from bidtrie.models.fields import printable
 
 _MAX_HEADER = 100_000_000
 _MAX_TENSORS = 1 << 16
-_ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}
+FLOAT_TYPES = ("F32", "F16", "BF16")
+_ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1, "I8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,19 @@ class SafetensorsEntry:
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
 
+    def values(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The bytes as `dtype`, of `shape`: a view of the file, unless that begins them where no such number may be."""
+        stored = self.data.view(dtype.newbyteorder("<")).reshape(self.shape)
+        return np.require(stored, dtype, "A")
+
     def to_float32(self) -> NDArray[np.float32]:
-        """The values; a view of the file where they are float32 already."""
+        """The values of one of `FLOAT_TYPES`; a view of the file where they are float32 already."""
         if self.dtype == "BF16":
             # bfloat16 is the upper half of float32.
             bits = self.data.view("<u2").astype(np.uint32)
             bits <<= 16
             return bits.view(np.float32).reshape(self.shape)
-        values = self.data.view("<f2" if self.dtype == "F16" else "<f4").reshape(self.shape)
+        values = self.values(np.dtype(np.float16 if self.dtype == "F16" else np.float32))
         return values.astype(np.float32, copy=False)
 
 

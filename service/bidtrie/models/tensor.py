@@ -42,6 +42,11 @@ class Tensor:
         return values.reshape(self.shape)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes that the weight takes, scales included."""
+        return self.data.nbytes
+
+    @property
     def bits_per_weight(self) -> float:
         """Bits that a weight takes, scales included."""
         elements = self.data.size if self.format == "float32" else int(np.prod(self.shape))

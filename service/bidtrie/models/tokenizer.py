@@ -88,10 +88,17 @@ class Tokenizer:
         eos_ids: Sequence[int] = (),
         bos_id: int | None = None,
         chat_template: str | None = None,
+        unused_ids: Sequence[int] = (),
     ) -> "Tokenizer":
         """From the text of a `tokenizer.json`. Raises ModelError if it is not one."""
-        backend = _from_definition(text, source)
-        return cls(backend, source=source, eos_ids=eos_ids, bos_id=bos_id, chat_template=chat_template)
+        return cls(
+            _from_definition(text, source),
+            source=source,
+            eos_ids=eos_ids,
+            bos_id=bos_id,
+            chat_template=chat_template,
+            unused_ids=unused_ids,
+        )
 
     def with_ends(self, *, bos_id: int | None, eos_ids: Sequence[int]) -> "Tokenizer":
         """The same tokenizer with other tokens that begin and end a text."""
@@ -99,6 +106,11 @@ class Tokenizer:
         other.bos_id, other.eos_ids = bos_id, tuple(eos_ids)
         other.__dict__.pop("content_hash", None)
         return other
+
+    @property
+    def definition(self) -> str:
+        """The text of a `tokenizer.json` that `from_json` makes the same ids and bytes of."""
+        return self._definition
 
     @property
     def added_first(self) -> int | None:
@@ -137,6 +149,10 @@ class Tokenizer:
     def token_id(self, text: str) -> int | None:
         """The id of the token that is written `text` in the vocabulary, for example "<|im_end|>"."""
         return self._parsing.token_to_id(text)
+
+    def token_text(self, token: int) -> str | None:
+        """How a token is written in the vocabulary: the inverse of `token_id`."""
+        return self._parsing.id_to_token(token)
 
     @cached_property
     def content_hash(self) -> str:

@@ -28,6 +28,7 @@ def load_model(settings: Settings) -> LoadedModel:
         slots=settings.kv_slots,
         max_nodes=settings.max_step_nodes,
         weights=settings.weights,
+        kv=settings.kv,
         instruction_set=settings.instruction_set,
     )
     return LoadedModel(checkpoint, engine, engine.threads, engine.instruction_set)

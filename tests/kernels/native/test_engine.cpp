@@ -7,11 +7,10 @@
 #include <vector>
 
 #include "bidtrie/error.h"
-#include "bidtrie/weights_q4.h"
-#include "bidtrie/weights_q8.h"
 #include "check.h"
 #include "engine.h"
 #include "instruction_set.h"
+#include "random_tensor.h"
 
 namespace {
 
@@ -19,27 +18,30 @@ using bidtrie::Engine;
 using bidtrie::EngineOptions;
 using bidtrie::kPrefixEnd;
 using bidtrie::StepOutput;
-using bidtrie::TensorSource;
+using bidtrie::Storage;
 using bidtrie::TensorSources;
 using bidtrie::TreeBatch;
-using bidtrie::WeightFormat;
 using Ints = std::vector<std::int32_t>;
+
+/// How the linears of a tiny model are stored.
+enum class Weights { kFloat32, kQ4_1, kQ8_0, kGroups };
 
 struct TinyModel {
   bidtrie::ModelConfig config{};
-  std::vector<std::vector<std::uint8_t>> storage;
+  std::vector<RandomTensor> held;
   TensorSources tensors;
   std::mt19937 random{7};
 
-  TinyModel(WeightFormat format, bool odd) {
+  /// Odd sizes need padding everywhere.
+  TinyModel(Weights weights, bool odd) : weights_(weights) {
     config.vocab_size = 83;
-    // Odd sizes, for which there is no quantized form, need padding everywhere.
-    config.hidden_size = odd ? 36 : 64;
-    config.intermediate_size = odd ? 50 : 96;
+    const bool groups = weights == Weights::kGroups;
+    config.hidden_size = odd ? (groups ? 80 : 36) : 64;
+    config.intermediate_size = odd ? (groups ? 112 : 50) : 96;
     config.num_layers = 3;
     config.num_heads = 4;
     config.num_kv_heads = 2;
-    config.head_dim = odd ? 10 : 24;
+    config.head_dim = odd ? (groups ? 20 : 10) : 24;
     config.rms_norm_eps = 1e-5f;
     for (std::size_t i = 0; i < config.head_dim / 2; ++i) {
       config.inv_freq.push_back(
@@ -50,22 +52,21 @@ struct TinyModel {
     config.tie_word_embeddings = odd;
     config.qk_norm = odd;
     const std::size_t hidden = config.hidden_size, inner = config.intermediate_size;
-    storage.reserve(200);
-    matrix("model.embed_tokens.weight", format == WeightFormat::kQ4 ? WeightFormat::kQ8 : format,
-           config.vocab_size, hidden);
-    if (!odd) matrix("lm_head.weight", format, config.vocab_size, hidden);
+    held.reserve(200);
+    matrix("model.embed_tokens.weight", config.vocab_size, hidden);
+    if (!odd) matrix("lm_head.weight", config.vocab_size, hidden);
     vector("model.norm.weight", hidden);
     for (std::size_t i = 0; i < config.num_layers; ++i) {
       const std::string layer = "model.layers." + std::to_string(i) + ".";
       vector(layer + "input_layernorm.weight", hidden);
       vector(layer + "post_attention_layernorm.weight", hidden);
-      matrix(layer + "self_attn.q_proj.weight", format, config.query_size(), hidden);
-      matrix(layer + "self_attn.k_proj.weight", format, config.kv_size(), hidden);
-      matrix(layer + "self_attn.v_proj.weight", format, config.kv_size(), hidden);
-      matrix(layer + "self_attn.o_proj.weight", format, hidden, config.query_size());
-      matrix(layer + "mlp.gate_proj.weight", format, inner, hidden);
-      matrix(layer + "mlp.up_proj.weight", format, inner, hidden);
-      matrix(layer + "mlp.down_proj.weight", format, hidden, inner);
+      matrix(layer + "self_attn.q_proj.weight", config.query_size(), hidden);
+      matrix(layer + "self_attn.k_proj.weight", config.kv_size(), hidden);
+      matrix(layer + "self_attn.v_proj.weight", config.kv_size(), hidden);
+      matrix(layer + "self_attn.o_proj.weight", hidden, config.query_size());
+      matrix(layer + "mlp.gate_proj.weight", inner, hidden);
+      matrix(layer + "mlp.up_proj.weight", inner, hidden);
+      matrix(layer + "mlp.down_proj.weight", hidden, inner);
       if (i % 2) {
         vector(layer + "self_attn.q_proj.bias", config.query_size());
         vector(layer + "self_attn.k_proj.bias", config.kv_size());
@@ -78,37 +79,41 @@ struct TinyModel {
     }
   }
 
-  void floats(const std::string& name, std::vector<std::size_t> shape, float spread) {
-    std::size_t size = 1;
-    for (const std::size_t n : shape) size *= n;
-    std::uniform_real_distribution<float> uniform(-spread, spread);
-    std::vector<float> values(size);
-    for (float& value : values) value = uniform(random);
-    const auto* bytes = reinterpret_cast<const std::uint8_t*>(values.data());
-    storage.emplace_back(bytes, bytes + size * sizeof(float));
-    tensors[name] = {WeightFormat::kFloat32, std::move(shape), storage.back().data(), storage.back().size()};
+  void add(const std::string& name, RandomTensor tensor) {
+    held.push_back(std::move(tensor));
+    tensors[name] = held.back().source();
   }
 
-  void vector(const std::string& name, std::size_t size) { floats(name, {size}, 1); }
+  void vector(const std::string& name, std::size_t size) {
+    add(name, RandomTensor::floats({size}, 1, random));
+  }
 
-  void matrix(const std::string& name, WeightFormat format, std::size_t rows, std::size_t cols) {
-    if (format == WeightFormat::kFloat32) return floats(name, {rows, cols}, 0.3f);
-    const bool is_q4 = format == WeightFormat::kQ4;
-    const std::size_t group = is_q4 ? bidtrie::q4::kGgufGroupBytes : bidtrie::q8::kGgufGroupBytes;
-    std::vector<std::uint8_t> bytes(rows * cols / bidtrie::kGroup * group);
-    for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
-    for (std::size_t at = 0; at < bytes.size(); at += group) {
-      const std::uint16_t scale = is_q4 ? 0x2800 : 0x1800, min = 0xb400;
-      std::memcpy(&bytes[at], &scale, 2);
-      if (is_q4) std::memcpy(&bytes[at + 2], &min, 2);
+  void matrix(const std::string& name, std::size_t rows, std::size_t cols) {
+    switch (weights_) {
+      case Weights::kFloat32:
+        return add(name, RandomTensor::floats({rows, cols}, 0.3f, random));
+      case Weights::kQ4_1:
+        return add(name, RandomTensor::gguf(Storage::kGgufQ4_1, rows, cols, Fill::kRandom, random));
+      case Weights::kQ8_0:
+        return add(name, RandomTensor::gguf(Storage::kGgufQ8_0, rows, cols, Fill::kRandom, random, -9));
+      case Weights::kGroups: {
+        // Every linear in another format, groups of 16, 32 and 64.
+        const std::vector<bidtrie::WeightFormat> formats =
+            quantized_formats(std::size_t{16} << held.size() % 3);
+        const auto& format = formats[held.size() % formats.size()];
+        const int exponent = format.codes == bidtrie::Codes::kInt8 ? -9 : -6;
+        return add(name, RandomTensor::groups(format, rows, cols, Fill::kRandom, random, exponent));
+      }
     }
-    storage.push_back(std::move(bytes));
-    tensors[name] = {format, {rows, cols}, storage.back().data(), storage.back().size()};
   }
 
   Engine engine(int threads, const std::string& instructions, bool dequantize = false) {
-    return Engine(config, tensors, EngineOptions{threads, 64, 40, dequantize, instructions});
+    return Engine(config, tensors,
+                  EngineOptions{threads, 64, 40, dequantize, weights_ != Weights::kFloat32, instructions});
   }
+
+ private:
+  Weights weights_;
 };
 
 StepOutput step(Engine& engine, const Ints& tokens, std::int32_t sequence, const Ints& parents,
@@ -140,8 +145,8 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), same_bits);
 }
 
-void check_invariance(WeightFormat format, bool odd) {
-  TinyModel model(format, odd);
+void check_invariance(Weights weights, bool odd) {
+  TinyModel model(weights, odd);
   const Ints tokens{3, 14, 15, 9, 26, 5, 35, 8, 79, 32, 38, 46, 26};
   std::vector<float> expected;
   for (const std::string& instructions : bidtrie::instruction_sets()) {
@@ -204,7 +209,7 @@ void check_invariance(WeightFormat format, bool odd) {
 
 /// Many rows: more than go through the head at once, and more wanted rows than nodes.
 void check_many_rows() {
-  TinyModel model(WeightFormat::kQ4, false);
+  TinyModel model(Weights::kQ4_1, false);
   Engine engine = model.engine(2, "");
   const std::int32_t sequence = engine.open({}, {});
   Ints tokens, parents, wanted;
@@ -223,24 +228,25 @@ void check_many_rows() {
 }
 
 void check_errors() {
-  TinyModel model(WeightFormat::kFloat32, true);
+  TinyModel model(Weights::kFloat32, true);
   const auto without = [&](const std::string& name) {
     TensorSources tensors = model.tensors;
     tensors.erase(name);
-    return Engine(model.config, tensors, EngineOptions{1, 8, 8, false, ""});
+    return Engine(model.config, tensors, EngineOptions{1, 8, 8, false, false, ""});
   };
   CHECK_THROWS(bidtrie::ModelError, "model.layers.1.mlp.up_proj.weight: missing",
                without("model.layers.1.mlp.up_proj.weight"));
   CHECK_THROWS(bidtrie::ModelError, "k_norm", without("model.layers.0.self_attn.k_norm.weight"));
   const auto with = [&](auto change) {
-    TinyModel other(WeightFormat::kFloat32, true);
+    TinyModel other(Weights::kFloat32, true);
     change(other);
     return other.engine(1, "");
   };
   CHECK_THROWS(bidtrie::ModelError, "model.norm.weight: shape [37], expected [36]",
                with([](TinyModel& m) { m.tensors["model.norm.weight"].shape = {37}; }));
-  CHECK_THROWS(bidtrie::ModelError, "model.norm.weight: 140 bytes, expected 144",
-               with([](TinyModel& m) { m.tensors["model.norm.weight"].bytes = 140; }));
+  CHECK_THROWS(bidtrie::ModelError, "model.norm.weight: 140 bytes, expected 144", with([](TinyModel& m) {
+                 m.tensors["model.norm.weight"].data = m.tensors["model.norm.weight"].data.first(140);
+               }));
   CHECK_THROWS(bidtrie::ModelError, "head_dim", with([](TinyModel& m) { m.config.head_dim = 9; }));
   CHECK_THROWS(bidtrie::ModelError, "multiple of num_kv_heads",
                with([](TinyModel& m) { m.config.num_kv_heads = 3; }));
@@ -252,7 +258,7 @@ void check_errors() {
 }
 
 void check_shutdown() {
-  TinyModel model(WeightFormat::kQ8, false);
+  TinyModel model(Weights::kQ8_0, false);
   Engine engine = model.engine(2, "");
   CHECK(engine.open({}, {}) == 0);
   engine.shutdown();
@@ -263,10 +269,12 @@ void check_shutdown() {
 }  // namespace
 
 int main() {
-  check_invariance(WeightFormat::kFloat32, true);
-  check_invariance(WeightFormat::kFloat32, false);
-  check_invariance(WeightFormat::kQ4, false);
-  check_invariance(WeightFormat::kQ8, false);
+  check_invariance(Weights::kFloat32, true);
+  check_invariance(Weights::kFloat32, false);
+  check_invariance(Weights::kQ4_1, false);
+  check_invariance(Weights::kQ8_0, false);
+  check_invariance(Weights::kGroups, false);
+  check_invariance(Weights::kGroups, true);
   check_many_rows();
   check_errors();
   check_shutdown();

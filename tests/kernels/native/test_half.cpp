@@ -17,6 +17,7 @@ int main() {
           exponent ? std::ldexp(1 + mantissa / 1024.0, exponent - 15) : std::ldexp(mantissa / 1024.0, -14);
       CHECK(static_cast<double>(value) == sign * expected);
       CHECK(std::signbit(value) == (sign < 0));
+      CHECK(bidtrie::float_to_half(value) == bits);
     }
   }
 }

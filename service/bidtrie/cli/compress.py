@@ -1,0 +1,148 @@
+"""`bidtrie compress`."""
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bidtrie.errors import InvalidInput
+
+
+class MethodName(StrEnum):
+    """How codes are chosen, as a flag."""
+
+    RTN = "rtn"
+
+
+class FormatName(StrEnum):
+    """A weight format but for its group size, as a flag."""
+
+    INT8 = "int8"
+    INT4 = "int4"
+    INT4_MIN = "int4-min"
+    INT4_TABLE = "int4-table"
+    HALF = "2:4"
+    QUARTER = "1:4"
+    HALF_TABLE = "2:4-table"
+    QUARTER_TABLE = "1:4-table"
+
+
+_FIELDS: dict[FormatName, dict[str, Any]] = {
+    FormatName.INT8: {"bits": 8},
+    FormatName.INT4: {"bits": 4},
+    FormatName.INT4_MIN: {"bits": 4, "minimum": True},
+    FormatName.INT4_TABLE: {"bits": 4, "table": True},
+    FormatName.HALF: {"bits": 4, "pattern": "2:4"},
+    FormatName.QUARTER: {"bits": 4, "pattern": "1:4"},
+    FormatName.HALF_TABLE: {"bits": 4, "table": True, "pattern": "2:4"},
+    FormatName.QUARTER_TABLE: {"bits": 4, "table": True, "pattern": "1:4"},
+}
+#: Embedding and head stay dense unless they are asked not to: a sparse one loses rare words.
+_DENSE = {
+    FormatName.HALF: FormatName.INT4,
+    FormatName.QUARTER: FormatName.INT4,
+    FormatName.HALF_TABLE: FormatName.INT4_TABLE,
+    FormatName.QUARTER_TABLE: FormatName.INT4_TABLE,
+}
+
+
+def compress(
+    model: Annotated[
+        str, typer.Argument(help="A fetched model's name, a .gguf file or a Hugging Face directory.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write: new or empty.")],
+    method: Annotated[
+        MethodName, typer.Option(help="How codes are chosen; rtn: each weight is rounded to the nearest.")
+    ] = MethodName.RTN,
+    format: Annotated[
+        FormatName,
+        typer.Option(
+            help="Format of the layers' linears. int4-min adds a minimum to every group, int4-table has 16 "
+            "values of unequal distance; 2:4 and 1:4 keep 2 or 1 weights of every four."
+        ),
+    ] = FormatName.INT4,
+    group_size: Annotated[
+        int, typer.Option(help="Columns that share a scale: 16, or a multiple of 32 up to 256.")
+    ] = 32,
+    head_format: Annotated[
+        FormatName | None,
+        typer.Option(
+            help="Format of the embedding and the output head; without it, that of --format, and its dense "
+            "form where --format is sparse."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Compress a model into a Hugging Face directory that bidtrie loads like any other model.
+
+    Linears whose rows are not a multiple of 16 columns stay float32. The folder is written whole or not at all.
+
+    Example: bidtrie compress smollm2-135m --method rtn --format int4 --group-size 32 --out smollm2-int4
+    """
+    from bidtrie.models.group_format import GROUP_SIZES, GroupFormat
+
+    if group_size not in GROUP_SIZES:
+        raise InvalidInput.of("--group-size", f"{group_size}, expected 16 or a multiple of 32 up to 256")
+    head_format = head_format or _DENSE.get(format, format)
+    layers, head = (GroupFormat(group_size=group_size, **_FIELDS[each]) for each in (format, head_format))
+    options = {"format": format.value, "group_size": group_size, "head_format": head_format.value}
+
+    from bidtrie.cli.progress import track
+    from bidtrie.compress.compressor import choose_formats
+    from bidtrie.compress.compressor import compress as compress_linears
+    from bidtrie.models.artefact_writer import check_writable, write_artefact
+    from bidtrie.models.compression_record import CompressionRecord
+    from bidtrie.models.describe import describe
+    from bidtrie.models.load import load_checkpoint
+
+    begun = time.monotonic()
+    checkpoint = load_checkpoint(model)
+    check_writable(checkpoint, out)
+    formats, left_out = choose_formats(checkpoint.config, layers, head)
+    work = compress_linears(checkpoint, formats)
+    done = list(track(work, "compressing linears", total=len(formats), quiet=as_json))
+    record = CompressionRecord(
+        method=method.value,
+        options=options,
+        reference_name=checkpoint.name,
+        reference_hash=checkpoint.content_hash,
+        linears={linear.name: linear.record for linear in done},
+    )
+    artefact = write_artefact(out, checkpoint, {linear.name: linear.tensor for linear in done}, record)
+    described = describe(artefact)
+    summary = {
+        "path": str(out.resolve()),
+        "content_hash": artefact.content_hash,
+        "method": method.value,
+        **options,
+        "layers_bits_per_weight": described["compression"]["layers_bits_per_weight"],
+        "head_bits_per_weight": described["compression"]["head_bits_per_weight"],
+        "size_bytes": described["size_bytes"],
+        "reference_size_bytes": describe(checkpoint)["size_bytes"],
+        "float32_linears": left_out,
+        "seconds": round(time.monotonic() - begun, 2),
+    }
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        _print(summary)
+
+
+def _print(summary: dict[str, Any]) -> None:
+    left_out = summary["float32_linears"]
+    print(
+        f"layers' linears: {summary['layers_bits_per_weight']:g} bits a weight; "
+        f"embedding and head: {summary['head_bits_per_weight']:g}"
+    )
+    if left_out:
+        print(
+            f"left in float32, since their rows are not a multiple of 16: {len(left_out)} linears, "
+            f"for example {left_out[0]}"
+        )
+    print(
+        f"{summary['size_bytes'] / 1e6:.1f} MB (from {summary['reference_size_bytes'] / 1e6:.1f} MB) "
+        f"in {summary['seconds']:.1f} s, at {summary['path']}"
+    )

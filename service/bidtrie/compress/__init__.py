@@ -1,0 +1,1 @@
+"""Compression: weights as small codes with scales, written as an artefact that every engine loads."""

@@ -53,10 +53,11 @@ inline void prefetch(const std::uint8_t* ahead) {
   for (std::size_t at = 0; at < kBytes; at += 64) __builtin_prefetch(ahead + at);
 }
 
-/// Sums of T units, from number kFirst of the tile on, with the N nodes at `place` of a panel.
+/// Sums of T units, from number kFirst of the tile on, with the N nodes at `place` of a panel; `ahead` is
+/// asked for meanwhile.
 template <class Kind, Grouping kGrouping, std::size_t kFirst, std::size_t T, std::size_t N>
-inline void unit_sums(const Tiles& w, const std::uint8_t* tile, const PanelBlock* x, std::size_t place,
-                      Unit (&sums)[T][N]) {
+inline void unit_sums(const Tiles& w, const std::uint8_t* tile, const std::uint8_t* ahead,
+                      const PanelBlock* x, std::size_t place, Unit (&sums)[T][N]) {
   constexpr bool kSplit = kGrouping == Grouping::kTwoInBlock;
   constexpr bool kMin = Kind::kCodes == Codes::kInt4Min;
   const auto scales_of = [&](const std::uint8_t* group, std::size_t t) {
@@ -73,11 +74,10 @@ inline void unit_sums(const Tiles& w, const std::uint8_t* tile, const PanelBlock
   constexpr std::size_t block_bytes = tile::block_bytes({Kind::kCodes, Kind::kPattern, kBlock});
   constexpr std::size_t kGroupStride = kMin ? 2 * tile::kScaleBytes : tile::kScaleBytes;
   constexpr std::size_t kFetched = block_bytes + (kSplit ? 2 * kGroupStride : kGroupStride);
-  const std::uint8_t* ahead = tile + kAhead;
 
   if constexpr (kGrouping != Grouping::kBlocks) {
     for (std::size_t b = 0; b < w.blocks; ++b, block += block_bytes, ++x) {
-      if constexpr (kFirst == 0) prefetch<kFetched>(ahead);
+      prefetch<kFetched>(ahead);
       ahead += w.bytes_per_block;
       const Dots<Kind, kSplit, kFirst, T, N> dots(block, w.bytes, *x, place, w.decoder);
 #pragma GCC unroll 8
@@ -129,7 +129,7 @@ inline void unit_sums(const Tiles& w, const std::uint8_t* tile, const PanelBlock
       for (std::size_t n = 0; n < N; ++n) parts[t][n] = Unit::zero();
     }
     for (; b < end; ++b, block += block_bytes, ++x) {
-      if constexpr (kFirst == 0) prefetch<kFetched>(ahead);
+      prefetch<kFetched>(ahead);
       ahead += w.bytes_per_block;
       const Dots<Kind, false, kFirst, T, N> dots(block, w.bytes, *x, place, w.decoder);
 #pragma GCC unroll 8
@@ -185,7 +185,8 @@ template <class Kind, Grouping kGrouping, std::size_t kFirst, std::size_t T, std
 inline void units_times_nodes(const Tiles& w, std::size_t row, std::size_t row_end, const PanelBlock* x,
                               std::size_t place, std::size_t node, const Target& target) {
   Unit sums[T][N];
-  unit_sums<Kind, kGrouping, kFirst, T, N>(w, w.data + row / kTileRows * w.bytes, x, place, sums);
+  const std::uint8_t* tile = w.data + row / kTileRows * w.bytes;
+  unit_sums<Kind, kGrouping, kFirst, T, N>(w, tile, tile + kAhead, x, place, sums);
 #pragma GCC unroll 8
   for (std::size_t t = 0; t < T; ++t) {
     const std::size_t first = row + (kFirst + t) * Unit::kRows;
@@ -251,21 +252,23 @@ void rows_packed(const MatrixView& matrix, const std::int32_t* ids, std::size_t 
                  float* out, const float* bias) {
   const Tiles w(Kind{}, matrix);
   const PanelBlock* panel = x.panels + x.first / kPanel * x.blocks;
+  const std::size_t place = x.first % kPanel;
+  const auto tile_of = [&](std::size_t i) {
+    return w.data + static_cast<std::size_t>(ids[i]) / kTileRows * w.bytes;
+  };
   for (std::size_t i = 0; i < count; ++i) {
     const auto row = static_cast<std::size_t>(ids[i]);
-    const std::uint8_t* tile = w.data + row / kTileRows * w.bytes;
-    float rows[kTileRows];
-    if constexpr (kUnitsPerTile == 1) {
-      Unit sums[1][1];
-      unit_sums<Kind, kGrouping, 0, 1, 1>(w, tile, panel, x.first % kPanel, sums);
-      sums[0][0].store(rows);
-    } else {
-      Unit sums[2][1];
-      unit_sums<Kind, kGrouping, 0, 2, 1>(w, tile, panel, x.first % kPanel, sums);
-      sums[0][0].store(rows);
-      sums[1][0].store(rows + Unit::kRows);
+    const std::uint8_t *tile = tile_of(i), *next = tile_of(i + 1 < count ? i + 1 : i);
+    // The unit that the row is in, its neighbours for nothing.
+    Unit sums[1][1];
+    if (row % kTileRows < Unit::kRows) {
+      unit_sums<Kind, kGrouping, 0, 1, 1>(w, tile, next, panel, place, sums);
+    } else if constexpr (kUnitsPerTile > 1) {
+      unit_sums<Kind, kGrouping, 1, 1, 1>(w, tile, next, panel, place, sums);
     }
-    finish(rows[row % kTileRows], bias, row, false, out + i);
+    float rows[Unit::kRows];
+    sums[0][0].store(rows);
+    finish(rows[row % Unit::kRows], bias, row, false, out + i);
   }
 }
 

@@ -17,12 +17,15 @@ inline void relax() {
 
 /// Return once `value` differs from `old`.
 void wait_for_change(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
-  for (int i = 0; i < 64; ++i) {
+  for (int i = 0; i < 128; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
     relax();
   }
+  // From here on the other threads may be waiting for this core: where others keep the machine's cores busy, the
+  // scheduler puts two of a team on one. Yielding costs little where nobody waits.
   const auto end = std::chrono::steady_clock::now() + kSpin;
   do {
+    std::this_thread::yield();
     for (int i = 0; i < 32; ++i) {
       if (value.load(std::memory_order_acquire) != old) return;
       relax();

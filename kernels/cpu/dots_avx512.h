@@ -15,9 +15,10 @@
 namespace bidtrie {
 namespace {
 
-/// Units whose products run together: one row of tiles is read fastest, and 8 nodes fill the registers.
-constexpr std::size_t units_at_once(std::size_t) {
-  return 1;
+/// Tiles whose products run together: with one or two nodes, one row of tiles is read fastest; three and four
+/// fill the registers with two tiles, which share the activations that are broadcast; more do with one.
+constexpr std::size_t units_at_once(std::size_t nodes) {
+  return nodes == 3 || nodes == 4 ? 2 : 1;
 }
 inline constexpr std::size_t kNodesAtOnce = 8;
 
@@ -58,6 +59,7 @@ struct Decoder {
 /// Vectors `j` of the two halves of a block, as unsigned bytes, and which activations they meet.
 template <class Kind>
 struct Vectors {
+  Vectors() = default;
   Vectors(const std::uint8_t* block, std::size_t j, const Decoder& decoder) {
     if constexpr (Kind::kCodes == Codes::kInt8) {
       const __m512i sign = _mm512_set1_epi8(-128);
@@ -149,15 +151,17 @@ class Dots {
     }
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < Kind::kVectors; ++j) {
+      Vectors<Kind> w[T];
 #pragma GCC unroll 4
-      for (std::size_t t = 0; t < T; ++t) {
-        const Vectors<Kind> w(block + t * tile_bytes, j, decoder);
+      for (std::size_t t = 0; t < T; ++t) w[t] = Vectors<Kind>(block + t * tile_bytes, j, decoder);
 #pragma GCC unroll 8
-        for (std::size_t n = 0; n < N; ++n) {
-          const std::int8_t* codes = x.codes[place + n];
-          low_[t][n] = _mm512_dpbusd_epi32(low_[t][n], w.low, w.low_inputs(codes, j));
+      for (std::size_t n = 0; n < N; ++n) {
+        const std::int8_t* codes = x.codes[place + n];
+#pragma GCC unroll 4
+        for (std::size_t t = 0; t < T; ++t) {
+          low_[t][n] = _mm512_dpbusd_epi32(low_[t][n], w[t].low, w[t].low_inputs(codes, j));
           __m512i& high = kSplit ? high_[t][n] : low_[t][n];
-          high = _mm512_dpbusd_epi32(high, w.high, w.high_inputs(codes, j));
+          high = _mm512_dpbusd_epi32(high, w[t].high, w[t].high_inputs(codes, j));
         }
       }
     }

@@ -18,6 +18,8 @@
 namespace bidtrie {
 namespace {
 
+inline constexpr std::size_t kUnitsPerTile = kTileRows / Unit::kRows;
+
 /// How groups of columns and blocks of 32 lie to each other.
 enum class Grouping { kTwoInBlock, kOneBlock, kBlocks };
 
@@ -40,24 +42,44 @@ struct Tiles {
   Decoder decoder;
 };
 
-inline constexpr std::size_t kUnitsPerTile = kTileRows / Unit::kRows;
-
 /// How far ahead of the weights at hand others are asked for. From 3 to 12 KiB does equally well.
 inline constexpr std::size_t kAhead = 6144;
 
-/// Ask for as many weights as one block takes, scales included. Where few nodes share them, memory is what a
-/// step waits for, and the loads that one core has under way do not keep enough of it moving.
-template <std::size_t kBytes>
-inline void prefetch(const std::uint8_t* ahead) {
+/// Asks for weights that a product of T tiles takes after the ones at hand, block by block. Where few nodes
+/// share weights, memory is what a step waits for, and the loads that one core has under way do not keep
+/// enough of it moving.
+template <std::size_t kBytes, std::size_t T>
+class Prefetch {
+ public:
+  /// From kAhead behind `tile` on, or, if `next` is given, from there.
+  Prefetch(const Tiles& w, const std::uint8_t* tile, const std::uint8_t* next)
+      : at_(next != nullptr ? next : tile + kAhead), end_(tile + w.bytes), tile_bytes_(w.bytes) {}
+
+  void block(const Tiles& w) {
+    // Behind a tile's end lie the others that are being read; what comes next is behind those.
+    if (T > 1 && at_ >= end_) {
+      at_ += (T - 1) * tile_bytes_;
+      end_ = at_ + tile_bytes_ * T;
+    }
+#pragma GCC unroll 4
+    for (std::size_t t = 0; t < T; ++t) {
 #pragma GCC unroll 16
-  for (std::size_t at = 0; at < kBytes; at += 64) __builtin_prefetch(ahead + at);
-}
+      for (std::size_t at = 0; at < kBytes; at += 64) __builtin_prefetch(at_ + t * tile_bytes_ + at);
+    }
+    at_ += w.bytes_per_block;
+  }
+
+ private:
+  const std::uint8_t* at_;
+  const std::uint8_t* end_;
+  std::size_t tile_bytes_;
+};
 
 /// Sums of T units, from number kFirst of the tile on, with the N nodes at `place` of a panel; `ahead` is
 /// asked for meanwhile.
 template <class Kind, Grouping kGrouping, std::size_t kFirst, std::size_t T, std::size_t N>
-inline void unit_sums(const Tiles& w, const std::uint8_t* tile, const std::uint8_t* ahead,
-                      const PanelBlock* x, std::size_t place, Unit (&sums)[T][N]) {
+inline void unit_sums(const Tiles& w, const std::uint8_t* tile, const std::uint8_t* next, const PanelBlock* x,
+                      std::size_t place, Unit (&sums)[T][N]) {
   constexpr bool kSplit = kGrouping == Grouping::kTwoInBlock;
   constexpr bool kMin = Kind::kCodes == Codes::kInt4Min;
   const auto scales_of = [&](const std::uint8_t* group, std::size_t t) {
@@ -74,11 +96,12 @@ inline void unit_sums(const Tiles& w, const std::uint8_t* tile, const std::uint8
   constexpr std::size_t block_bytes = tile::block_bytes({Kind::kCodes, Kind::kPattern, kBlock});
   constexpr std::size_t kGroupStride = kMin ? 2 * tile::kScaleBytes : tile::kScaleBytes;
   constexpr std::size_t kFetched = block_bytes + (kSplit ? 2 * kGroupStride : kGroupStride);
+  constexpr std::size_t kTiles = ceil_div(T, kUnitsPerTile);
+  Prefetch<kFetched, kTiles> prefetch(w, tile, next);
 
   if constexpr (kGrouping != Grouping::kBlocks) {
     for (std::size_t b = 0; b < w.blocks; ++b, block += block_bytes, ++x) {
-      prefetch<kFetched>(ahead);
-      ahead += w.bytes_per_block;
+      prefetch.block(w);
       const Dots<Kind, kSplit, kFirst, T, N> dots(block, w.bytes, *x, place, w.decoder);
 #pragma GCC unroll 8
       for (std::size_t t = 0; t < T; ++t) {
@@ -129,8 +152,7 @@ inline void unit_sums(const Tiles& w, const std::uint8_t* tile, const std::uint8
       for (std::size_t n = 0; n < N; ++n) parts[t][n] = Unit::zero();
     }
     for (; b < end; ++b, block += block_bytes, ++x) {
-      prefetch<kFetched>(ahead);
-      ahead += w.bytes_per_block;
+      prefetch.block(w);
       const Dots<Kind, false, kFirst, T, N> dots(block, w.bytes, *x, place, w.decoder);
 #pragma GCC unroll 8
       for (std::size_t n = 0; n < N; ++n) {
@@ -186,7 +208,7 @@ inline void units_times_nodes(const Tiles& w, std::size_t row, std::size_t row_e
                               std::size_t place, std::size_t node, const Target& target) {
   Unit sums[T][N];
   const std::uint8_t* tile = w.data + row / kTileRows * w.bytes;
-  unit_sums<Kind, kGrouping, kFirst, T, N>(w, tile, tile + kAhead, x, place, sums);
+  unit_sums<Kind, kGrouping, kFirst, T, N>(w, tile, nullptr, x, place, sums);
 #pragma GCC unroll 8
   for (std::size_t t = 0; t < T; ++t) {
     const std::size_t first = row + (kFirst + t) * Unit::kRows;
@@ -201,14 +223,23 @@ template <class Kind, Grouping kGrouping, std::size_t N>
 void rows_times_nodes(const Tiles& w, std::size_t row_begin, std::size_t row_end, const PanelBlock* x,
                       std::size_t place, std::size_t node, const Target& target) {
   constexpr std::size_t kAtOnce = units_at_once(N);
-  for (std::size_t row = row_begin; row < row_end; row += kTileRows) {
-    if constexpr (kAtOnce == kUnitsPerTile) {
-      units_times_nodes<Kind, kGrouping, 0, kAtOnce, N>(w, row, row_end, x, place, node, target);
-    } else {
-      static_assert(kAtOnce == 1 && kUnitsPerTile == 2);
+  if constexpr (kAtOnce < kUnitsPerTile) {
+    static_assert(kAtOnce == 1 && kUnitsPerTile == 2);
+    for (std::size_t row = row_begin; row < row_end; row += kTileRows) {
       units_times_nodes<Kind, kGrouping, 0, 1, N>(w, row, row_end, x, place, node, target);
       if (row + Unit::kRows < row_end) {
         units_times_nodes<Kind, kGrouping, 1, 1, N>(w, row, row_end, x, place, node, target);
+      }
+    }
+  } else {
+    constexpr std::size_t kRows = kAtOnce * Unit::kRows;
+    std::size_t row = row_begin;
+    for (; row + kRows - kTileRows < row_end; row += kRows) {
+      units_times_nodes<Kind, kGrouping, 0, kAtOnce, N>(w, row, row_end, x, place, node, target);
+    }
+    if constexpr (kAtOnce > kUnitsPerTile) {
+      if (row < row_end) {
+        units_times_nodes<Kind, kGrouping, 0, kUnitsPerTile, N>(w, row, row_end, x, place, node, target);
       }
     }
   }

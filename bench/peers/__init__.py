@@ -1,0 +1,1 @@
+"""Other engines beside ours: each runs in a virtual environment and a process of its own."""

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstring>
 
 #include "activations.h"
 #include "kinds.h"
@@ -28,13 +27,6 @@ inline constexpr std::size_t kNodesAtOnce = 4;
 
 inline __m256i load_bytes(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
-}
-
-template <class T>
-inline T load_as(const void* p) {
-  T value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
 }
 
 /// Runs `rounds` times 12 independent multiply-add instructions and returns how many products they make: what

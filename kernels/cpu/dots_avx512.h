@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstring>
 
 #include "activations.h"
 #include "kinds.h"
@@ -21,13 +20,6 @@ constexpr std::size_t units_at_once(std::size_t nodes) {
   return nodes == 3 || nodes == 4 ? 2 : 1;
 }
 inline constexpr std::size_t kNodesAtOnce = 8;
-
-template <class T>
-inline T load_as(const void* p) {
-  T value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
 
 /// Runs `rounds` times 12 independent multiply-add instructions and returns how many products they make: what
 /// bounds every kernel here.

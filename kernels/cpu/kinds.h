@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "bidtrie/weights.h"
 
@@ -20,6 +21,14 @@ struct Kind {
   /// takes the shift away again, is the same for all rows.
   static constexpr bool kSigned = kP != Pattern::kDense;
 };
+
+/// The bytes at `p`, aligned or not.
+template <class T>
+inline T load_as(const void* p) {
+  T value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
 
 /// The values that a decoder looks up for codes 0 … 15.
 template <class Kind>

@@ -21,8 +21,8 @@ void wait_for_change(const std::atomic<std::uint32_t>& value, std::uint32_t old)
     if (value.load(std::memory_order_acquire) != old) return;
     relax();
   }
-  // From here on the other threads may be waiting for this core: where others keep the machine's cores busy, the
-  // scheduler puts two of a team on one. Yielding costs little where nobody waits.
+  // From here on the other threads may be waiting for this core: where others keep the machine's cores busy,
+  // the scheduler puts two of a team on one. Yielding costs little where nobody waits.
   const auto end = std::chrono::steady_clock::now() + kSpin;
   do {
     std::this_thread::yield();

@@ -43,9 +43,6 @@ class Engine {
   void shutdown();
 
   const char* instruction_set() const { return kernels_.name; }
-  /// Packed bytes of the linears, and of the head.
-  std::size_t linear_bytes() { return state().model.linear_bytes(); }
-  std::size_t head_bytes() { return state().model.head_weight().bytes(); }
 
  private:
   struct State {

@@ -30,15 +30,13 @@ struct Tiles {
       : data(w.data),
         bytes(tile::tile_bytes(w.format, w.cols)),
         scales_bytes(tile::scales_bytes(w.format, w.cols)),
-        block_bytes(tile::block_bytes(w.format)),
-        group_stride(tile::group_stride(w.format)),
         blocks(tile::blocks(w.cols)),
         blocks_per_group(w.format.group / kBlock),
         bytes_per_block(bytes / blocks),
         decoder(kind, w.table) {}
 
   const std::uint8_t* data;
-  std::size_t bytes, scales_bytes, block_bytes, group_stride, blocks, blocks_per_group, bytes_per_block;
+  std::size_t bytes, scales_bytes, blocks, blocks_per_group, bytes_per_block;
   Decoder decoder;
 };
 

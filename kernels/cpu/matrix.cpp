@@ -72,6 +72,14 @@ void check_groups(const std::string& name, const TensorSource& source) {
   }
 }
 
+/// One row of a quantized matrix as artefacts store it, taken apart.
+struct RowCodes {
+  const std::uint8_t* codes;      // [kept] a byte each; 8-bit ones as two's complement
+  const std::uint8_t* positions;  // [kept] 0 … 3 within their four columns; null if dense
+  const std::uint16_t* scales;    // [groups] float16
+  const std::uint16_t* minimums;  // [groups] float16; null without
+};
+
 /// Takes the rows of a source apart.
 class RowReader {
  public:
@@ -208,29 +216,17 @@ Matrix::Matrix(const std::string& name, const TensorSource& source, bool dequant
     view_ = {{}, rows, cols, data, {}};
     return;
   }
-  RowReader reader(source);
   if (dequantize) {
     std::uint8_t* data = arena.allocate(float32::packed_bytes(rows, cols));
-    for (std::size_t first = 0; first < rows; first += kTileRows) {
-      TensorSource few = source;
-      const std::size_t count = std::min(kTileRows, rows - first);
-      const auto part = [&](std::span<const std::uint8_t> all) {
-        return all.subspan(all.size() / rows * first, all.size() / rows * count);
-      };
-      few.shape[0] = count;
-      few.data = part(source.data);
-      few.scales = part(source.scales);
-      few.minimums = part(source.minimums);
-      few.positions = part(source.positions);
-      Arena own;
-      const Matrix packed(name, few, false, own);
-      for (std::size_t r = 0; r < count; ++r) {
-        packed.unpack_row(r, reinterpret_cast<float*>(data) + (first + r) * float32::stride(cols));
-      }
+    Arena own;
+    const Matrix packed(name, source, false, own);
+    for (std::size_t r = 0; r < rows; ++r) {
+      packed.unpack_row(r, reinterpret_cast<float*>(data) + r * float32::stride(cols));
     }
     view_ = {{}, rows, cols, data, {}};
     return;
   }
+  RowReader reader(source);
   std::uint8_t* data = arena.allocate(tile::packed_bytes(reader.format(), rows, cols));
   view_ = {reader.format(), rows, cols, data, source.table};
   for (std::size_t r = 0; r < rows; ++r) {

@@ -98,15 +98,4 @@ Model::Model(const ModelConfig& given, const TensorSources& tensors, bool dequan
   if (!config.tie_word_embeddings) head = load.linear("lm_head", config.vocab_size, hidden);
 }
 
-std::size_t Model::linear_bytes() const {
-  std::size_t bytes = 0;
-  for (const Layer& layer : layers) {
-    for (const Linear* linear :
-         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      bytes += linear->weight.bytes();
-    }
-  }
-  return bytes;
-}
-
 }  // namespace bidtrie

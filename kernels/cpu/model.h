@@ -35,8 +35,6 @@ struct Model {
 
   const Matrix& head_weight() const { return head ? head->weight : embedding; }
   const float* head_bias() const { return head && head->bias.size() ? head->bias.data() : nullptr; }
-  /// Packed bytes that a step reads: of the linears, the head apart.
-  std::size_t linear_bytes() const;
 
   ModelConfig config;
   Arena arena;  // of all matrices, in the order of use

@@ -371,7 +371,5 @@ NB_MODULE(_native, m) {
           nb::arg("nodes").noconvert(), nb::call_guard<nb::gil_scoped_release>())
       .def("free_slots", &Engine::free_slots, nb::call_guard<nb::gil_scoped_release>())
       .def("shutdown", &Engine::shutdown, nb::call_guard<nb::gil_scoped_release>())
-      .def_prop_ro("linear_bytes", &Engine::linear_bytes, "Packed bytes of the linears, the head apart.")
-      .def_prop_ro("head_bytes", &Engine::head_bytes)
       .def_prop_ro("instruction_set", &Engine::instruction_set);
 }

@@ -77,12 +77,4 @@ struct MatrixView {
   CodeTable table;  // of kInt4Table
 };
 
-/// One row of a quantized matrix as artefacts store it, taken apart.
-struct RowCodes {
-  const std::uint8_t* codes;      // [kept] a byte each; 8-bit ones as two's complement
-  const std::uint8_t* positions;  // [kept] 0 … 3 within their four columns; null if dense
-  const std::uint16_t* scales;    // [groups] float16
-  const std::uint16_t* minimums;  // [groups] float16; null without
-};
-
 }  // namespace bidtrie

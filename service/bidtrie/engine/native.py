@@ -68,9 +68,6 @@ class NativeEngine(Engine):
         #: Which kernels run: "avx512", "avx2", "portable".
         self.instruction_set: str = self._engine.instruction_set
         computed_as = f"{checkpoint.content_hash} native {used} {kv}"
-        #: Bytes of packed weights that a step reads: of the linears, and of the head.
-        self.linear_bytes: int = self._engine.linear_bytes
-        self.head_bytes: int = self._engine.head_bytes
         self.spec = EngineSpec(
             name="native",
             model_hash=hashlib.sha256(computed_as.encode()).hexdigest()[:16],
@@ -132,10 +129,7 @@ def _usable_cores() -> int:
 
 def _main_format(checkpoint: "Checkpoint") -> str:
     """The format of most matrices."""
-    matrices = [tensor for tensor in checkpoint.tensors.values() if len(tensor.shape) == 2]
-    formats = Counter(
-        tensor.format if isinstance(tensor.format, str) else tensor.format.name for tensor in matrices
-    )
+    formats = Counter(str(tensor.format) for tensor in checkpoint.tensors.values() if len(tensor.shape) == 2)
     return formats.most_common(1)[0][0] if formats else "float32"
 
 

@@ -1,7 +1,7 @@
 """What is asked of the service and what it answers, free of any wire format.
 
 The server turns protobuf into these and back; whatever searches or writes takes and returns them.
-Deadlines are on `time.monotonic()`, in seconds; None: no deadline.
+Deadlines are on `time.monotonic()`, in seconds; None: no deadline. They are budgets: what is answered later is late.
 """
 
 from dataclasses import dataclass
@@ -103,6 +103,10 @@ class TargetQuery:
     prior_weight: float | None = None
     ranker: Ranker = Ranker.AUTO
     beam_width: int | None = None
+    allow_partial: bool = True
+    """Take an answer whose search was cut short."""
+    allow_fallback: bool = True
+    """Take a stand-in where the model has no time."""
     deadline: float | None = None
 
 
@@ -129,6 +133,12 @@ class TargetAnswer:
     model_version: str = ""
     prompt_version: str = ""
     partial: bool = False
+    fallback: bool = False
+    """The model had no time, `source` stood in."""
+    plan: str = ""
+    """Which way of searching was taken: "full", or a cheaper one under load; empty where the model took no part."""
+    cache_age_s: float | None = None
+    """Seconds since it was computed, where it comes from the cache."""
     timings: Timings = Timings()
 
 
@@ -173,6 +183,12 @@ class GenerateQuery:
     """BCP 47, canonical case."""
     candidates: int = 1
     sampling: Sampling = Sampling()
+    allow_partial: bool = True
+    """Take fewer texts, or unfinished ones cut at a word, where time runs out."""
+    allow_fallback: bool = True
+    """Take cached texts that are past their time where the model has none."""
+    pregeneration: bool = False
+    """Nobody waits for it."""
     deadline: float | None = None
 
 
@@ -206,6 +222,9 @@ class GenerateAnswer:
     prompt_version: str
     seed: int = 0
     partial: bool = False
+    fallback: bool = False
+    """The model had no time: cached texts past their time."""
+    cache_age_s: float | None = None
     timings: Timings = Timings()
 
 

@@ -28,6 +28,10 @@ class Settings(BaseModel):
     model: str = Field(
         "smollm2-135m", description="A fetched model's name, a .gguf file or a Hugging Face directory."
     )
+    levels: tuple[str, ...] = Field(
+        (),
+        description="Cheaper compression levels of the model, best first, loaded beside it for when time is short.",
+    )
     catalogs: tuple[str, ...] = Field(
         (),
         description="Catalogs to serve, the first one by default; none: every catalog of the catalog folder.",
@@ -49,7 +53,47 @@ class Settings(BaseModel):
     )
     kv_slots: int = Field(16384, ge=256, le=1 << 22, description="Tokens that the KV cache holds.")
     max_step_nodes: int = Field(128, ge=8, le=4096, description="Most nodes in one engine step.")
+    max_step_ms: float = Field(
+        10.0,
+        gt=0,
+        le=1000,
+        description="Longest engine step, as predicted: what an arriving request may wait for.",
+    )
     max_queue: int = Field(256, ge=1, le=1_000_000, description="Most requests waiting or running.")
+    tmax_share: float = Field(
+        0.8, gt=0, le=1, description="Share of tmax_ms that may be spent here: tmax is the whole auction's."
+    )
+    network_margin_ms: float = Field(
+        2.0, ge=0, le=1000, description="Kept back from a gRPC deadline for the answer's way to the client."
+    )
+    max_budget_ms: float = Field(
+        60_000, gt=0, le=600_000, description="Longest that a request may take, whatever it asks for."
+    )
+    cache_bytes: int = Field(
+        64 << 20, ge=0, le=1 << 40, description="Memory for cached targeting answers; 0: no cache."
+    )
+    creative_cache_bytes: int = Field(
+        16 << 20, ge=0, le=1 << 40, description="Memory for cached creatives; 0: no cache."
+    )
+    cache_fresh_seconds: float = Field(
+        3600, gt=0, le=31_536_000, description="How long a cached answer is as good as a new one."
+    )
+    cache_stale_seconds: float = Field(
+        82_800,
+        ge=0,
+        le=31_536_000,
+        description="How long after that it may stand in while a new one is computed.",
+    )
+    cache_redis_url: str | None = Field(
+        None,
+        description="redis://HOST:PORT/DB: a second cache, shared by replicas (the extra bidtrie[redis]).",
+    )
+    cache_fills: int = Field(
+        64,
+        ge=0,
+        le=100_000,
+        description="Most answers that wait to be computed for the cache from idle time.",
+    )
     beam_width: int = Field(4, ge=1, le=64, description="Default beam of the targeting search.")
     prior_weight: float = Field(0.8, ge=0, le=2, description="Default weight of the prior correction.")
     ranker: Literal["retriever", "llm", "both"] = Field("both", description="What RANKER_AUTO means.")
@@ -113,6 +157,6 @@ def _from_file(file: Path | None) -> dict[str, Any]:
 
 def _parse_list(name: str, value: str) -> Any:
     """An environment variable's text; lists are comma-separated there."""
-    if name == "catalogs":
+    if name in ("catalogs", "levels"):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value

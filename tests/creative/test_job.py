@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from bidtrie.creative.job import Creatives, compute_prefix, generate
-from bidtrie.engine.tree_batch import Joined, StepOutput
+from bidtrie.engine.tree_batch import Joined, StepOutput, TreeBatch
 from bidtrie.errors import EngineError, InvalidInput, OutOfSlots
 from bidtrie.requests import CreativeText, GenerateQuery, Sampling, Slot, SlotType, TextDelta
-from bidtrie.scheduling.job import Job
+from bidtrie.scheduling.job import Job, OutOfTime
 from creative.fakes import EOS, NASTY, FakeEngine, FakeTokenizer, parts, query, random_logits, run
 
 TOKENIZER = FakeTokenizer(NASTY)
@@ -195,22 +195,51 @@ def test_batches_are_as_small_as_the_engine_wants_and_shrink() -> None:
     assert sizes[-1] == 1, "finished candidates leave"
 
 
-def test_a_deadline_returns_what_there_is() -> None:
+def test_running_out_of_time_returns_what_there_is() -> None:
     whole = engine()
     full = run(whole, job(whole, query((12, 200), candidates=2, sampling=SAMPLED)))
     assert not full.partial
-    now = iter(range(10_000))
-    on = engine()
-    asked = query((12, 200), candidates=2, sampling=SAMPLED, deadline=8.0)
-    result = run(on, job(on, asked, clock=lambda: float(next(now))))
+
+    def cut(steps: int, **more: bool) -> tuple[Creatives | None, FakeEngine]:
+        on = engine()
+        asked = dataclasses.replace(query((12, 200), candidates=2, sampling=SAMPLED), **more)
+        writing = job(on, asked)
+        batch = next(writing)
+        for _ in range(steps):
+            batch = writing.send(on.step(batch))
+        try:
+            writing.throw(OutOfTime())
+        except StopIteration as stop:
+            return stop.value, on
+        except OutOfTime:
+            return None, on
+        raise AssertionError("the job goes on")
+
+    result, on = cut(9)
+    assert result is not None
     assert result.partial
     assert on.is_clean
     assert without_rank([t for t in result.texts if t.slot == "slot0"]) <= without_rank(full.texts)
-    started = [text.text for text in result.texts if text.slot == "slot1"]
-    assert started
-    on = engine()
-    late = run(on, job(on, dataclasses.replace(asked, deadline=0.0), clock=lambda: 5.0))
-    assert (late.texts, late.partial) == ((), True)
+    assert [text.text for text in result.texts if text.slot == "slot1"]
+    for steps, more in ((0, {}), (9, {"allow_partial": False})):
+        nothing, on = cut(steps, **more)
+        assert nothing is None
+        assert on.is_clean
+
+
+def test_a_step_is_no_larger_than_the_chunk() -> None:
+    on, cut = engine(), engine()
+    asked = query((20, 60), candidates=4, sampling=SAMPLED)
+    sizes: list[int] = []
+    step = cut.step
+
+    def watched(batch: TreeBatch) -> StepOutput:
+        sizes.append(len(batch))
+        return step(batch)
+
+    cut.step = watched  # type: ignore[method-assign]
+    assert run(cut, job(cut, asked, chunk=lambda: 3)).texts == run(on, job(on, asked)).texts
+    assert max(sizes) == 3
 
 
 def test_a_context_that_fills_up_ends_the_text() -> None:

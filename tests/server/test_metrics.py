@@ -2,6 +2,8 @@
 
 import asyncio
 
+from bidtrie.requests import Source
+from bidtrie.scheduling.service_class import ServiceClass
 from bidtrie.v1.creative_pb2 import GenerateRequest
 from bidtrie.v1.targeting_pb2 import TargetRequest
 from prometheus_client.parser import text_string_to_metric_families
@@ -85,10 +87,17 @@ async def test_buckets_are_fine_where_bids_are_decided(running: Running) -> None
     assert bounds[-2] > 1
 
 
-async def test_the_batchers_metrics(running: Running) -> None:
-    running.metrics.step(0.25, 30, 3)
-    running.metrics.step(0.5, 2, 1)
-    running.metrics.started(0.001)
+async def test_the_schedulers_metrics(running: Running) -> None:
+    targeting, creative = ServiceClass.TARGETING, ServiceClass.CREATIVE
+    running.metrics.step(0, 0.25, {targeting: 20, creative: 10}, 3)
+    running.metrics.step(1, 0.5, {targeting: 2}, 1)
+    running.metrics.arrived(targeting, 0.12)
+    running.metrics.arrived(targeting, float("inf"))
+    running.metrics.started(targeting, 0.001, -0.002)
+    running.metrics.planned("narrow")
+    running.metrics.shed(creative, "deadline")
+    running.metrics.predicted(0, 1.05)
+    running.metrics.cost_model_saved(False)
     running.metrics.queue(7)
     samples = await scrape(running)
     assert value(samples, "bidtrie_engine_step_seconds_sum") == 0.75
@@ -97,3 +106,21 @@ async def test_the_batchers_metrics(running: Running) -> None:
     assert value(samples, "bidtrie_engine_step_nodes_bucket", le="32.0") == 2
     assert value(samples, "bidtrie_queue_seconds_count") == 1
     assert value(samples, "bidtrie_queue_requests") == 7
+    assert value(samples, "bidtrie_engine_nodes_total", level="0", **{"class": "creative"}) == 10
+    assert value(samples, "bidtrie_engine_nodes_total", level="1", **{"class": "targeting"}) == 2
+    assert value(samples, "bidtrie_slack_at_arrival_seconds_count", **{"class": "targeting"}) == 1
+    assert value(samples, "bidtrie_slack_at_dispatch_seconds_bucket", le="0.0", **{"class": "targeting"}) == 1
+    assert value(samples, "bidtrie_plans_total", plan="narrow") == 1
+    assert value(samples, "bidtrie_shed_total", reason="deadline", **{"class": "creative"}) == 1
+    assert value(samples, "bidtrie_step_prediction_ratio_count", level="0") == 1
+    assert value(samples, "bidtrie_cost_model_saves_total", result="failed") == 1
+
+
+async def test_answers_are_counted_by_what_they_are_worth(running: Running) -> None:
+    running.metrics.answered("Target", Source.RETRIEVER, "fallback", late=True)
+    running.metrics.answered("Target", Source.BOTH, "cached", late=False)
+    samples = await scrape(running)
+    labels = {"method": "Target", "source": "retriever", "kind": "fallback"}
+    assert value(samples, "bidtrie_answers_total", **labels) == 1
+    assert value(samples, "bidtrie_late_answers_total", method="Target") == 1
+    assert value(samples, "bidtrie_answers_total", **labels | {"source": "both", "kind": "cached"}) == 1

@@ -212,8 +212,9 @@ def test_every_field_of_the_requests_is_known_here() -> None:
 
     assert names(TargetRequest) == {
         "request_id", "context", "bid_request", "catalog", "top_k", "tmax_ms", "candidates", "blocked",
-        "normalization", "prior_weight", "ranker", "beam_width",
+        "normalization", "prior_weight", "ranker", "beam_width", "allow_partial", "allow_fallback",
     }  # fmt: skip
     assert names(GenerateRequest) == {
-        "request_id", "product", "audience", "language", "slots", "candidates", "sampling", "tmax_ms"
+        "request_id", "product", "audience", "language", "slots", "candidates", "sampling", "tmax_ms",
+        "allow_partial", "allow_fallback", "priority",
     }  # fmt: skip

@@ -37,6 +37,15 @@ def _lengthen(config: Path) -> None:
     config.write_text(json.dumps(settings))
 
 
+def _change_tokenizer(file: Path) -> None:
+    """Two tokens change places."""
+    tokenizer = json.loads(file.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second, *_ = vocabulary
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(tokenizer))
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
@@ -46,6 +55,10 @@ def home(tmp_path_factory):
             (models_dir() / name).mkdir(parents=True)
             save_tiny_model("llama", models_dir() / name, seed)
             _lengthen(models_dir() / name / "config.json")
+        other = models_dir() / "tiny-other"
+        other.mkdir()
+        save_tiny_model("llama", other, 0)
+        _change_tokenizer(other / "tokenizer.json")
         save_catalog(catalog("topics"), "test")
         save_catalog(catalog("fewer", 3), "test")
         yield folder

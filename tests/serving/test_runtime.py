@@ -23,6 +23,7 @@ from bidtrie.requests import (
     TextDelta,
 )
 from bidtrie.serving.runtime import Runtime
+from bidtrie.serving.runtime_observer import RuntimeObserver
 from bidtrie.trie.prior_store import load_prior, prior_path
 from bidtrie.trie.prompt import PROMPT_VERSION, fixed_tokens, neutral_contexts, render
 from bidtrie.trie.store import catalog_folder
@@ -161,23 +162,129 @@ async def test_answers_do_not_depend_on_company(runtime):
     assert [answer.segments for answer in together[:6]] == [answer.segments for answer in alone]
 
 
-async def test_a_passed_deadline_is_an_error(runtime):
-    with pytest.raises(DeadlineExceeded):
-        await runtime.target(changed(deadline=0.0))
+async def test_a_passed_deadline_is_an_error_unless_something_may_stand_in(runtime):
+    late = changed(context=PageContext(title="Bread that comes too late"), deadline=0.0)
+    with pytest.raises(Overloaded):
+        await runtime.target(replace(late, allow_fallback=False))
+    answer = await runtime.target(late)
+    assert (answer.fallback, answer.source, answer.plan) == (True, Source.RETRIEVER, "")
+    assert answer.segments[0].path == ("Food", "Baking", "Bread")
 
 
-async def test_a_search_that_is_cut_is_partial_and_no_worse_than_the_retriever(runtime):
-    batcher = runtime._serving.batcher
-    whole = await runtime.target(PAGE)
-    for ranker, source in ((Ranker.LLM, Source.LLM), (Ranker.BOTH, Source.RETRIEVER)):
-        # Steps seem to take longer than the time that is left, so the search ends with what its first level found.
-        batcher._step_seconds = 1e6
-        cut = await runtime.target(changed(ranker=ranker, deadline=time.monotonic() + 60))
-        assert (cut.partial, cut.source) == (True, source)
-        assert 0 < len(cut.segments) < len(whole.segments)
-    batcher._step_seconds = 0.0
-    assert cut.segments[0].path == ("Food", "Baking", "Bread")
-    assert not (await runtime.target(changed(deadline=time.monotonic() + 60))).partial
+def slow(runtime: Runtime, monkeypatch, seconds: float) -> None:
+    """Every step takes so long; the cost model does not know it yet."""
+    engine = runtime._serving.model.engine
+    step = engine.step
+
+    def slower(batch):
+        time.sleep(seconds)
+        return step(batch)
+
+    monkeypatch.setattr(engine, "step", slower)
+
+
+@pytest.mark.parametrize(("ranker", "source"), [(Ranker.LLM, Source.LLM), (Ranker.BOTH, Source.BOTH)])
+async def test_a_search_that_is_cut_is_partial(changing, monkeypatch, ranker, source):
+    context = PageContext(title="Bread for those who begin")
+    whole = await changing.target(changed(context=context))
+    assert (whole.partial, whole.plan) == (False, "full")
+    other = replace(PAGE, context=PageContext(title="Bread for the quick"))
+    slow(changing, monkeypatch, 0.05)
+    cut = await changing.target(replace(other, ranker=ranker, deadline=time.monotonic() + 0.14))
+    assert (cut.partial, cut.source, cut.fallback) == (True, source, False)
+    assert cut.segments
+    with pytest.raises((DeadlineExceeded, Overloaded)):
+        await changing.target(
+            replace(other, allow_partial=False, allow_fallback=False, deadline=time.monotonic() + 0.09)
+        )
+    stood_in = await changing.target(replace(other, allow_partial=False, deadline=time.monotonic() + 0.09))
+    assert (stood_in.fallback, stood_in.partial, stood_in.source) == (True, False, Source.RETRIEVER)
+
+
+async def test_equal_requests_are_computed_once_and_then_cached(changing):
+    steps = []
+    changing._serving.engines.scheduler.observer = type(
+        "Listener", (RuntimeObserver,), {"step": lambda self, *step: steps.append(step)}
+    )()
+    page = changed(context=PageContext(title="Bread a hundred times"))
+    answers = await asyncio.gather(*(changing.target(page) for _ in range(100)))
+    assert all(answer.segments == answers[0].segments for answer in answers)
+    together = len(steps)
+    assert together == answers[0].timings.steps
+    again = await changing.target(page)
+    assert again.cache_age_s is not None
+    assert (again.segments, again.fallback) == (answers[0].segments, False)
+    assert len(steps) == together
+    fresh = await changing.target(replace(page, top_k=2))
+    assert fresh.cache_age_s is None, "another question"
+
+
+async def test_a_partial_answer_is_not_cached_and_the_full_one_follows_when_there_is_time(
+    changing, monkeypatch
+):
+    page = changed(context=PageContext(title="Bread, in a hurry"))
+    with monkeypatch.context() as slowly:
+        slow(changing, slowly, 0.05)
+        hurried = await changing.target(replace(page, allow_partial=False, deadline=time.monotonic() + 0.09))
+        assert hurried.fallback
+    for _ in range(1000):
+        answer = await changing.target(replace(page, deadline=time.monotonic() + 1e-3))
+        if answer.cache_age_s is not None:
+            break
+        await asyncio.sleep(0.01)
+    assert (answer.partial, answer.fallback, answer.plan) == (False, False, "full")
+
+
+async def test_a_stale_answer_stands_in_while_it_is_computed_anew(settings):
+    stale = settings.model_copy(update={"cache_fresh_seconds": 0.001, "cache_stale_seconds": 60.0})
+    runtime = await asyncio.to_thread(Runtime, stale)
+    first = await runtime.target(PAGE)
+    await asyncio.sleep(0.01)
+    second = await runtime.target(PAGE)
+    assert (second.fallback, second.segments) == (True, first.segments)
+    assert second.cache_age_s >= 0.01
+    strict = await runtime.target(replace(PAGE, allow_fallback=False))
+    assert strict.cache_age_s is None
+    await runtime.close()
+
+
+async def test_the_ladder_has_cheaper_levels_of_the_model(settings, home):
+    two = await asyncio.to_thread(Runtime, settings.model_copy(update={"levels": ("tiny-b",)}))
+    plans = two._serving.ranker.plans(PAGE, two._serving.catalogs["topics"])
+    assert [plan.name for plan in plans] == [
+        "full", "narrow", "coarse", "coarsest", "narrow@1", "coarse@1", "coarsest@1"
+    ]  # fmt: skip
+    assert [plan.level for plan in plans] == [0] * 4 + [1] * 3
+    best = await two.target(PAGE)
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(two._serving.ranker, "levels", two._serving.ranker.levels)
+    scheduler = two._serving.engines.scheduler
+    monkey.setattr(scheduler, "_admit", lambda plans, *rest: plans[4])
+    other = await two.target(changed(context=PageContext(title="Bread on level one")))
+    monkey.undo()
+    assert (best.model, other.model, other.plan) == ("tiny-a", "tiny-b", "narrow@1")
+    await two.close()
+    with pytest.raises(InvalidInput, match="levels"):
+        await asyncio.to_thread(Runtime, settings.model_copy(update={"levels": ("tiny-other",)}))
+
+
+async def test_what_was_learned_of_costs_is_kept(settings, home, monkeypatch):
+    one = await asyncio.to_thread(Runtime, settings)
+    await one.target(changed(context=PageContext(title="Learn from this")))
+    await one.close()
+    files = list((home / "costs").glob("*.json"))
+    assert files
+    assert not list((home / "costs").glob(".*.new"))
+    calibrated = []
+    monkeypatch.setattr("bidtrie.serving.cost_files.calibrate", lambda *a, **k: calibrated.append(a))
+    two = await asyncio.to_thread(Runtime, settings)
+    assert not calibrated
+    await two.close()
+    for file in files:
+        file.write_text("{")
+    three = await asyncio.to_thread(Runtime, settings)
+    assert len(calibrated) == 1
+    await three.close()
 
 
 async def test_cancelling_frees_the_engine(runtime):
@@ -188,7 +295,7 @@ async def test_cancelling_frees_the_engine(runtime):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await runtime.target(PAGE)
-    while runtime._serving.batcher.in_flight:
+    while runtime._serving.engines.scheduler.in_flight:
         await asyncio.sleep(0.001)
     await runtime.target(PAGE)
     assert runtime.status().kv_slots_free == before
@@ -197,7 +304,8 @@ async def test_cancelling_frees_the_engine(runtime):
 
 async def test_more_than_the_queue_holds_is_refused(settings):
     small = await asyncio.to_thread(Runtime, settings.model_copy(update={"max_queue": 2}))
-    answers = await asyncio.gather(*(small.target(PAGE) for _ in range(10)), return_exceptions=True)
+    pages = [changed(context=PageContext(title=f"Page {i}"), allow_fallback=False) for i in range(10)]
+    answers = await asyncio.gather(*map(small.target, pages), return_exceptions=True)
     await small.close()
     refused = [answer for answer in answers if isinstance(answer, Overloaded)]
     assert len(refused) == 8
@@ -217,7 +325,9 @@ async def write(runtime, query) -> tuple[list[TextDelta], GenerateAnswer]:
 
 
 async def test_texts_keep_their_limits_and_stream_before_the_answer(runtime):
-    pieces, answer = await write(runtime, QUERY)
+    pieces, answer = await write(
+        runtime, replace(QUERY, product=Product(name="Pot", description="Holds 2 litres."))
+    )
     assert answer.creatives
     assert all(0 < len(text.text) <= 30 for text in answer.creatives)
     streamed = {}
@@ -243,7 +353,7 @@ async def test_leaving_a_stream_early_ends_the_work(runtime):
     stream = runtime.generate(GenerateQuery(QUERY.product, (Slot("d", SlotType.DESCRIPTION, 400),)))
     await anext(stream)
     await stream.aclose()
-    while runtime._serving.batcher.in_flight:
+    while runtime._serving.engines.scheduler.in_flight:
         await asyncio.sleep(0.001)
     assert runtime._serving.users == 0
 
@@ -261,7 +371,7 @@ async def test_another_model_takes_over_and_running_queries_end_on_the_old_one(c
     assert fresh.segments != answers[0].segments
     assert [catalog.name for catalog in changing.status().catalogs] == ["fewer", "topics"]
     await asyncio.get_running_loop().run_in_executor(changing._loader, lambda: None)
-    assert not old.batcher._thread.is_alive()
+    assert not old.engines._thread.is_alive()
 
 
 async def test_a_model_that_cannot_be_loaded_changes_nothing(runtime, home):
@@ -297,4 +407,18 @@ async def test_a_damaged_prior_is_computed_again(runtime, settings):
     await other.close()
     repaired = load_prior(folder, loaded.trie, key)
     assert repaired is not None
-    assert np.array_equal(repaired, loaded.prior)
+    assert np.array_equal(repaired, loaded.priors[0])
+
+
+async def test_a_creative_that_was_written_is_cached_and_one_drawn_anew_is_not(runtime):
+    query = replace(QUERY, product=Product(name="Cup", description="Keeps tea warm."))
+    _, first = await write(runtime, query)
+    pieces, again = await write(runtime, query)
+    assert again.creatives == first.creatives
+    assert [(piece.candidate, piece.text) for piece in pieces] == [(t.rank, t.text) for t in first.creatives]
+    assert (first.cache_age_s, again.cache_age_s is None) == (None, False)
+    drawn = replace(query, sampling=Sampling(temperature=1.0))
+    assert [(await write(runtime, drawn))[1].cache_age_s for _ in range(2)] == [None, None]
+    seeded = replace(query, sampling=Sampling(temperature=1.0, seed=7))
+    assert [(await write(runtime, seeded))[1].cache_age_s is None for _ in range(2)] == [True, False]
+

@@ -1,11 +1,10 @@
 """The search against brute force: every path scored on its own from full forward passes."""
 
-import time
-
 import numpy as np
 import pytest
 from bidtrie.engine.tree_batch import TreeBatch
 from bidtrie.requests import Normalization
+from bidtrie.scheduling.job import OutOfTime
 from bidtrie.trie.prior import neutral_log_probabilities
 from bidtrie.trie.search import Bonus, SearchOptions, SearchResult, search
 from reference.reference_engine import ReferenceEngine
@@ -22,7 +21,7 @@ def engine():
 
 
 def run(engine, job):
-    """Drive a job as the batcher does, alone."""
+    """Drive a job as the scheduler does, alone."""
     try:
         batch = next(job)
         while True:
@@ -231,24 +230,99 @@ def test_a_shared_prefix_stands_before_the_prompt(engine):
     assert_same(result, brute(engine, made, range(len(made.paths)), Normalization.TRIE))
 
 
-def test_time_up_returns_what_is_finished_as_partial(engine):
+def cut_after(engine, job, steps: int) -> SearchResult:
+    """Let time run out before the next step."""
+    batch = next(job)
+    for _ in range(steps):
+        batch = job.send(engine.step(batch))
+    with pytest.raises(StopIteration) as stop:
+        job.throw(OutOfTime())
+    return stop.value.value
+
+
+def test_time_up_returns_what_is_known_as_partial(engine):
+    made = random_trie(14, 60)
+    truth = brute(engine, made, range(len(made.paths)), Normalization.TRIE)
+    whole = ask(engine, made, top_k=50, beam_width=50)
+    root = engine.open()
+    before = engine.free_slots()
+    options = SearchOptions(top_k=50, beam_width=50)
+    for steps in (1, 2, 3):
+        result = cut_after(engine, search(engine, made.trie, root, PROMPT, options), steps)
+        assert result.partial
+        assert 0 < len(result.found) <= len(whole.found)
+        assert len({found.segment for found in result.found}) == len(result.found)
+        # A finished path has its own score; one that was completed has that of the branch, which can only be higher.
+        assert all(found.score >= truth[found.segment] - 1e-5 for found in result.found)
+    assert engine.free_slots() == before
+    engine.close(root)
+
+
+def test_a_number_of_levels_is_the_same_as_running_out_of_time_after_them(engine):
     made = random_trie(14, 60)
     root = engine.open()
-    options = SearchOptions(top_k=50, beam_width=50, deadline=time.monotonic() + 0.05)
-    job = search(engine, made.trie, root, PROMPT, options, step_seconds=lambda: 0.03)
-    output = engine.step(next(job))
-    result = None
-    while result is None:
-        time.sleep(0.03)
-        try:
-            output = engine.step(job.send(output))
-        except StopIteration as stop:
-            result = stop.value
+    for levels in (1, 2):
+        options = SearchOptions(top_k=50, beam_width=3)
+        cut = cut_after(engine, search(engine, made.trie, root, PROMPT, options), levels)
+        assert ask(engine, made, top_k=50, beam_width=3, levels=levels) == cut
+    assert not ask(engine, made, beam_width=3, levels=100).partial
     engine.close(root)
-    truth = brute(engine, made, range(len(made.paths)), Normalization.TRIE)
-    assert result.partial
-    assert 0 < len(result.found) < len(made.paths)
-    assert all(each.score == pytest.approx(truth[each.segment], abs=1e-5) for each in result.found)
+
+
+def test_branches_that_are_left_are_completed_by_the_bonus_and_else_by_the_prior(engine):
+    made = random_trie(14, 60)
+    trie = made.trie
+    every = np.ones(len(trie), np.bool_)
+    root = ask(engine, made, top_k=50, beam_width=50, levels=1)
+    scores = np.zeros(len(made.paths), np.float32)
+    chosen = len(made.paths) - 1
+    scores[chosen] = 100.0
+    bonus = Bonus(trie, scores, every)
+    best = ask(engine, made, top_k=50, beam_width=50, levels=1, bonus=bonus).found[0]
+    assert (best.segment, best.score > 50) == (chosen, True)
+    found = []
+    for seed in (0, 1):
+        prior = np.random.default_rng(seed).normal(-5, 2, len(trie)).astype(np.float32)
+        by_prior = ask(engine, made, top_k=50, beam_width=50, levels=1, prior=prior)
+        assert len(by_prior.found) == len(root.found)
+        found.append({each.segment for each in by_prior.found})
+    assert found[0] != found[1]
+
+
+def test_running_out_of_time_before_anything_is_scored_is_told(engine):
+    made = random_trie(14, 60)
+    root = engine.open()
+    before = engine.free_slots()
+    for options in (SearchOptions(5, 4), SearchOptions(5, 4, allow_partial=False)):
+        job = search(engine, made.trie, root, PROMPT, options)
+        batch = next(job)
+        if not options.allow_partial:
+            job.send(engine.step(batch))
+        with pytest.raises(OutOfTime):
+            job.throw(OutOfTime())
+        assert engine.free_slots() == before
+    engine.close(root)
+
+
+def test_a_step_is_no_larger_than_the_chunk(engine):
+    made = random_trie(14, 60)
+    root = engine.open()
+    whole = ask(engine, made, prompt=PROMPT * 4, beam_width=8)
+    job = search(
+        engine, made.trie, root, PROMPT * 4, SearchOptions(top_k=1000, beam_width=8), chunk=lambda: 6
+    )
+    sizes: list[int] = []
+
+    class Watched:
+        def step(self, batch):
+            sizes.append(len(batch))
+            return engine.step(batch)
+
+    assert run(Watched(), job) == whole
+    # One hypothesis with the tokens that it has to feed is never cut.
+    assert sizes[:3] == [6, 6, 6]
+    assert max(sizes) <= 6 + max(len(path) for path in made.paths)
+    engine.close(root)
 
 
 def test_closing_the_job_at_any_point_gives_everything_back(engine):

@@ -16,6 +16,9 @@ def serve(
         Path | None, _option("TOML file of settings; environment and flags go before it.")
     ] = None,
     model: Annotated[str | None, _option("A fetched model's name, a .gguf file or a directory.")] = None,
+    levels: Annotated[
+        str | None, _option("Cheaper compression levels of the model, comma-separated, best first.")
+    ] = None,
     catalogs: Annotated[
         str | None, _option("Catalogs to serve, comma-separated, the default one first.")
     ] = None,
@@ -32,7 +35,19 @@ def serve(
     ] = None,
     kv_slots: Annotated[int | None, _option("Tokens that the KV cache holds.")] = None,
     max_step_nodes: Annotated[int | None, _option("Most nodes in one engine step.")] = None,
+    max_step_ms: Annotated[float | None, _option("Longest engine step, as predicted.")] = None,
     max_queue: Annotated[int | None, _option("Most requests waiting or running.")] = None,
+    tmax_share: Annotated[float | None, _option("Share of tmax_ms that may be spent here (0.8).")] = None,
+    network_margin_ms: Annotated[float | None, _option("Kept back from a gRPC deadline (2).")] = None,
+    max_budget_ms: Annotated[float | None, _option("Longest that a request may take.")] = None,
+    cache_bytes: Annotated[int | None, _option("Memory for cached targeting answers; 0: none.")] = None,
+    creative_cache_bytes: Annotated[int | None, _option("Memory for cached creatives; 0: none.")] = None,
+    cache_fresh_seconds: Annotated[float | None, _option("How long a cached answer is fresh (3600).")] = None,
+    cache_stale_seconds: Annotated[
+        float | None, _option("How long after that it may stand in (82800).")
+    ] = None,
+    cache_redis_url: Annotated[str | None, _option("A second cache, shared by replicas.")] = None,
+    cache_fills: Annotated[int | None, _option("Most answers waiting to be computed from idle time.")] = None,
     beam_width: Annotated[int | None, _option("Default beam of the targeting search.")] = None,
     prior_weight: Annotated[float | None, _option("Default weight of the prior correction.")] = None,
     ranker: Annotated[str | None, _option("What RANKER_AUTO means: retriever, llm or both.")] = None,
@@ -52,11 +67,13 @@ def serve(
     Example: bidtrie serve --catalogs iab-content --threads 2
     """
     flags = {name: value for name, value in locals().items() if name != "config"}
-    if catalogs is not None:
-        flags["catalogs"] = [name.strip() for name in catalogs.split(",") if name.strip()]
+    for name, value in (("catalogs", catalogs), ("levels", levels)):
+        if value is not None:
+            flags[name] = [each.strip() for each in value.split(",") if each.strip()]
 
     import uvloop
 
+    from bidtrie.server.deadline import Budget
     from bidtrie.server.logs import configure_logging
     from bidtrie.server.metrics import Metrics
     from bidtrie.server.serve import ServerOptions
@@ -74,6 +91,11 @@ def serve(
         max_message_bytes=settings.max_message_bytes,
         drain_seconds=settings.drain_seconds,
         admin=settings.admin,
+        budget=Budget(
+            tmax_share=settings.tmax_share,
+            network_margin_s=settings.network_margin_ms / 1000,
+            max_s=settings.max_budget_ms / 1000,
+        ),
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(options, lambda: Runtime(settings, metrics), metrics))

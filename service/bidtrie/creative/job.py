@@ -1,6 +1,5 @@
 """The job that writes a request's texts: all slots and candidates decode together, one node each a step."""
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from bidtrie.engine.base import Engine
 from bidtrie.engine.tree_batch import Float32, StepOutput, TreeBatch
 from bidtrie.errors import InvalidInput
 from bidtrie.requests import CreativeText, GenerateQuery, Slot, TextDelta
-from bidtrie.scheduling.job import Job
+from bidtrie.scheduling.job import Chunk, Job, OutOfTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def compute_prefix(engine: Engine, tokens: Sequence[int]) -> Job[int]:
     sequence = engine.open()
     done = False
     try:
-        yield from _prefill(engine, [(sequence, tokens)])
+        yield from _prefill(engine, [(sequence, tokens)], lambda: engine.spec.max_nodes)
         done = True
         return sequence
     finally:
@@ -59,15 +58,14 @@ def generate(
     *,
     fixed: int | None = None,
     on_text: Callable[[TextDelta], None] | None = None,
-    step_seconds: Callable[[], float] = lambda: 0.0,
-    clock: Callable[[], float] = time.monotonic,
+    chunk: Chunk | None = None,
 ) -> Job[Creatives]:
     """Write texts for every slot of the query.
 
     fixed: an open sequence that holds `prompt.fixed_tokens`; it is shared and left open. on_text: called on the
-    engine's thread with pieces of text that stay, whole characters all. The query's deadline, on `clock`, is kept
-    by returning what there is before a round of steps that is unlikely to end in time: finished texts, and for
-    slots without any the best complete words of unfinished ones.
+    engine's thread with pieces of text that stay, whole characters all. chunk: most nodes of a step, now; None: as
+    many as the engine takes. When time runs out and the query allows it, what there is is returned: finished texts, and
+    for slots without any the best complete words of unfinished ones. OutOfTime passes where there is none.
 
     At temperature 0 candidate 0 is the greedy text; the others begin with the 2nd, 3rd … likeliest first tokens
     that are allowed and go on greedily. Equal texts of a slot are returned once, so there may be fewer than asked for.
@@ -77,6 +75,7 @@ def generate(
     """
     if query.sampling.temperature > 0 and query.sampling.seed is None:
         raise InvalidInput.of("sampling.seed", "is not set, expected a number when the temperature is over 0")
+    chunk = chunk or (lambda: engine.spec.max_nodes)
     constraint = Constraint(vocabulary, facts(query), query.language)
     request = prompt.request_tokens(query)
     instructions = [prompt.slot_tokens(query, slot) for slot in query.slots]
@@ -96,9 +95,9 @@ def generate(
         if len(instructions) == 1:
             instructions[0] = [*begin, *request, *instructions[0]]
         else:
-            yield from _prefill(engine, [(shared, [*begin, *request])])
+            yield from _prefill(engine, [(shared, [*begin, *request])], chunk)
         held += [engine.open(share=shared) for _ in query.slots]
-        rows = yield from _prefill(engine, list(zip(held[1:], instructions, strict=True)))
+        rows = yield from _prefill(engine, list(zip(held[1:], instructions, strict=True)), chunk)
         for slot, sequence, (row, logsumexp) in zip(query.slots, held[1:], rows, strict=True):
             taken: set[int] | None = set() if query.sampling.temperature == 0 else None
             for number in range(query.candidates):
@@ -116,7 +115,7 @@ def generate(
                 writings.append(_Writing(slot, number, candidate))
         while held:
             engine.close(held.pop())
-        finished, partial = yield from _write(engine, writings, query.deadline, step_seconds, clock)
+        finished, partial = yield from _write(writings, query.allow_partial, chunk)
         return Creatives(_ranked(query, finished), partial, prompt_tokens, cached)
     finally:
         for sequence in held:
@@ -138,16 +137,16 @@ def _listener(
 
 
 def _prefill(
-    engine: Engine, chains: Sequence[tuple[int, Sequence[int]]]
+    engine: Engine, chains: Sequence[tuple[int, Sequence[int]]], chunk: Chunk
 ) -> Generator[TreeBatch, StepOutput, list[tuple[Float32, float]]]:
-    """Commit tokens to sequences, as many a step as the engine takes.
+    """Commit tokens to sequences, at most `chunk()` a step.
 
     Returns for each chain its last token's logits and their log-sum-exp.
     """
     rows: list[tuple[Float32, float]] = []
     pieces = [(sequence, list(tokens), 0) for sequence, tokens in chains]
     while pieces:
-        room = engine.spec.max_nodes
+        room = chunk()
         tokens: list[int] = []
         sequences: list[int] = []
         parents: list[int] = []
@@ -174,11 +173,7 @@ def _prefill(
 
 
 def _write(
-    engine: Engine,
-    writings: Sequence[_Writing],
-    deadline: float | None,
-    step_seconds: Callable[[], float],
-    clock: Callable[[], float],
+    writings: Sequence[_Writing], allow_partial: bool, chunk: Chunk
 ) -> Generator[TreeBatch, StepOutput, tuple[list[_Writing], bool]]:
     """Decode until all are finished or time is up; returns the candidates that are, and whether some are not."""
     finished: list[_Writing] = []
@@ -190,20 +185,30 @@ def _write(
         live = [writing for writing, _ in going]
         if not going:
             return finished, False
-        if deadline is not None and clock() + step_seconds() >= deadline:
+        try:
+            yield from _feed(going, chunk)
+        except OutOfTime:
+            if not allow_partial or not any(writing.candidate.best for writing in writings):
+                raise
             served = {writing.slot.name for writing in finished if writing.candidate.best}
             return finished + [writing for writing in live if writing.slot.name not in served], True
-        for start in range(0, len(going), engine.spec.max_nodes):
-            part = going[start : start + engine.spec.max_nodes]
-            output = yield TreeBatch.of(
-                [token for _, token in part],
-                [writing.candidate.sequence for writing, _ in part],
-                [writing.candidate.parent for writing, _ in part],
-                range(len(part)),
-                logsumexp=True,
-            )
-            for r, (writing, _) in enumerate(part):
-                writing.candidate.feed(int(output.nodes[r]), output.row(r), float(output.logsumexp[r]))
+
+
+def _feed(going: Sequence[tuple[_Writing, int]], chunk: Chunk) -> Generator[TreeBatch, StepOutput, None]:
+    """Compute one token of each candidate."""
+    start = 0
+    while start < len(going):
+        part = going[start : start + chunk()]
+        start += len(part)
+        output = yield TreeBatch.of(
+            [token for _, token in part],
+            [writing.candidate.sequence for writing, _ in part],
+            [writing.candidate.parent for writing, _ in part],
+            range(len(part)),
+            logsumexp=True,
+        )
+        for r, (writing, _) in enumerate(part):
+            writing.candidate.feed(int(output.nodes[r]), output.row(r), float(output.logsumexp[r]))
 
 
 def _ranked(query: GenerateQuery, finished: Sequence[_Writing]) -> tuple[CreativeText, ...]:

@@ -2,19 +2,23 @@
 
 from contextlib import aclosing
 
-from bidtrie.requests import GenerateAnswer
+from bidtrie.requests import GenerateAnswer, Source
+from bidtrie.server.answer_kind import kind_of_answer
 from bidtrie.server.context import Context
 from bidtrie.server.creative_messages import delta_update, generate_query, generate_response
-from bidtrie.server.deadline import Arrival, within
+from bidtrie.server.deadline import Arrival, Budget, is_late, within
 from bidtrie.server.lifecycle import Lifecycle
+from bidtrie.server.metrics import Metrics
 from bidtrie.v1 import creative_pb2, creative_pb2_grpc
 
 
 class Creative(creative_pb2_grpc.CreativeServicer):
     """What should the ad say?"""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: Lifecycle, budget: Budget, metrics: Metrics) -> None:
         self._lifecycle = lifecycle
+        self._budget = budget
+        self._metrics = metrics
 
     async def Generate(  # noqa: N802 (gRPC's name)
         self, request: creative_pb2.GenerateRequest, context: Context
@@ -30,7 +34,7 @@ class Creative(creative_pb2_grpc.CreativeServicer):
     async def _generate(
         self, request: creative_pb2.GenerateRequest, context: Context, *, stream: bool
     ) -> creative_pb2.GenerateResponse:
-        arrival = Arrival(context.time_remaining())
+        arrival = Arrival(context.time_remaining(), self._budget)
         answer: GenerateAnswer | None = None
         with self._lifecycle.call() as backend:
             query = generate_query(request, arrival)
@@ -42,4 +46,6 @@ class Creative(creative_pb2_grpc.CreativeServicer):
                         await context.write(delta_update(piece))
         if answer is None:
             raise RuntimeError("the backend ended without an answer")
-        return generate_response(request.request_id, answer, arrival)
+        response = generate_response(request.request_id, answer, arrival)
+        self._metrics.answered("Generate", Source.LLM, kind_of_answer(answer), late=is_late(query.deadline))
+        return response

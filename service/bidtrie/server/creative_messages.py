@@ -7,7 +7,7 @@ from types import MappingProxyType
 from bidtrie.requests import GenerateAnswer, GenerateQuery, Product, Sampling, Slot, SlotType, TextDelta
 from bidtrie.server.deadline import Arrival
 from bidtrie.server.limits import MAX_REQUEST_ID, MAX_TMAX_MS
-from bidtrie.server.timing_messages import timings_message
+from bidtrie.server.timing_messages import milliseconds, timings_message
 from bidtrie.server.violations import Violations, shown
 from bidtrie.v1 import creative_pb2
 
@@ -25,6 +25,9 @@ _TYPES: Mapping[int, SlotType] = MappingProxyType(
         creative_pb2.SLOT_TYPE_NATIVE_TITLE: SlotType.NATIVE_TITLE,
     }
 )
+_PRIORITIES = frozenset(
+    {creative_pb2.PRIORITY_UNSPECIFIED, creative_pb2.PRIORITY_BID, creative_pb2.PRIORITY_PREGENERATION}
+)
 _DEFAULT_CHARACTERS: Mapping[SlotType, int] = MappingProxyType(
     {SlotType.HEADLINE: 30, SlotType.DESCRIPTION: 90, SlotType.NATIVE_TITLE: 25}
 )
@@ -41,6 +44,7 @@ def generate_query(request: creative_pb2.GenerateRequest, arrival: Arrival) -> G
     candidates = request.candidates if request.HasField("candidates") else 1
     found.between("candidates", candidates, 1, MAX_CANDIDATES)
     sampling = _sampling(request.sampling, found)
+    found.one_of("priority", request.priority, _PRIORITIES)
     tmax_ms = request.tmax_ms if request.HasField("tmax_ms") else None
     if tmax_ms is not None:
         found.between("tmax_ms", tmax_ms, 1, MAX_TMAX_MS, "milliseconds")
@@ -52,7 +56,10 @@ def generate_query(request: creative_pb2.GenerateRequest, arrival: Arrival) -> G
         language=language,
         candidates=candidates,
         sampling=sampling,
-        deadline=arrival.deadline(tmax_ms),
+        allow_partial=request.allow_partial if request.HasField("allow_partial") else True,
+        allow_fallback=request.allow_fallback if request.HasField("allow_fallback") else True,
+        pregeneration=request.priority == creative_pb2.PRIORITY_PREGENERATION,
+        deadline=arrival.deadline(tmax_ms, whole=True),
     )
 
 
@@ -121,6 +128,8 @@ def generate_response(
         model_version=answer.model_version,
         prompt_version=answer.prompt_version,
         timings=timings_message(answer.timings, arrival),
+        fallback=answer.fallback,
+        cache_age_ms=milliseconds(answer.cache_age_s),
     )
 
 

@@ -1,11 +1,26 @@
 """When an answer must be out: fixed on arrival, on the monotonic clock."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from bidtrie.errors import DeadlineExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much of the time that a client gives may be spent. Seconds, but for the share."""
+
+    tmax_share: float = 1.0
+    network_margin_s: float = 0.0
+    max_s: float = math.inf
+
+
+#: All the time that there is.
+NO_LIMITS = Budget()
 
 
 class Arrival:
@@ -14,20 +29,33 @@ class Arrival:
     `grpc_seconds_left` is what its gRPC deadline leaves; None: it has no deadline.
     """
 
-    def __init__(self, grpc_seconds_left: float | None) -> None:
+    def __init__(self, grpc_seconds_left: float | None, budget: Budget = NO_LIMITS) -> None:
         self.at = time.monotonic()
-        self._grpc = None if grpc_seconds_left is None else self.at + grpc_seconds_left
+        self._budget = budget
+        self._grpc_s = grpc_seconds_left
 
-    def deadline(self, tmax_ms: int | None) -> float | None:
-        """The earlier of the gRPC deadline and `tmax_ms` from arrival; None: neither is set."""
-        asked = None if tmax_ms is None else self.at + tmax_ms / 1e3
-        if self._grpc is None or asked is None:
-            return asked if self._grpc is None else self._grpc
-        return min(self._grpc, asked)
+    def deadline(self, tmax_ms: int | None, *, whole: bool = False) -> float | None:
+        """When the answer must be handed to gRPC: the earliest of what is asked for and what the server allows.
+
+        `tmax_ms` counts from arrival; of the auction's only a share may be spent here, all of it with `whole`. None: no
+        limit is set anywhere.
+        """
+        budget = self._budget
+        seconds = budget.max_s
+        if tmax_ms is not None:
+            seconds = min(seconds, tmax_ms / 1e3 * (1.0 if whole else budget.tmax_share))
+        if self._grpc_s is not None:
+            seconds = min(seconds, self._grpc_s - budget.network_margin_s)
+        return None if math.isinf(seconds) else self.at + seconds
 
     def elapsed_ms(self) -> float:
         """Milliseconds since arrival."""
         return (time.monotonic() - self.at) * 1e3
+
+
+def is_late(deadline: float | None) -> bool:
+    """Whether an answer that is handed to gRPC now is late."""
+    return deadline is not None and time.monotonic() > deadline
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from bidtrie.errors import InvalidInput
 from bidtrie.server.admin import Admin
 from bidtrie.server.backend import Backend
 from bidtrie.server.creative import Creative
+from bidtrie.server.deadline import NO_LIMITS, Budget
 from bidtrie.server.http import HttpServer
 from bidtrie.server.lifecycle import Lifecycle
 from bidtrie.server.metrics import Metrics
@@ -55,6 +56,7 @@ class ServerOptions:
     """How long running calls may go on after SIGTERM; what is left then is answered UNAVAILABLE."""
     admin: bool = False
     """Allow Admin.LoadCatalog and Admin.LoadModel."""
+    budget: Budget = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,12 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        targeting_pb2_grpc.add_TargetingServicer_to_server(Targeting(self._lifecycle), self._grpc)
-        creative_pb2_grpc.add_CreativeServicer_to_server(Creative(self._lifecycle), self._grpc)
+        targeting_pb2_grpc.add_TargetingServicer_to_server(
+            Targeting(self._lifecycle, options.budget, metrics), self._grpc
+        )
+        creative_pb2_grpc.add_CreativeServicer_to_server(
+            Creative(self._lifecycle, options.budget, metrics), self._grpc
+        )
         admin = Admin(self._lifecycle, allowed=options.admin)
         admin_pb2_grpc.add_AdminServicer_to_server(admin, self._grpc)
         names = [service.full_name for service in _SERVICES]

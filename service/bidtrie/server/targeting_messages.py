@@ -7,7 +7,7 @@ from bidtrie.bidstream.openrtb import BidContext, read_bid_request
 from bidtrie.requests import Normalization, PageContext, Ranker, Source, TargetAnswer, TargetQuery
 from bidtrie.server.deadline import Arrival
 from bidtrie.server.limits import MAX_REQUEST_ID, MAX_TMAX_MS
-from bidtrie.server.timing_messages import timings_message
+from bidtrie.server.timing_messages import milliseconds, timings_message
 from bidtrie.server.violations import Violations
 from bidtrie.v1 import common_pb2, targeting_pb2
 
@@ -87,6 +87,8 @@ def target_query(request: targeting_pb2.TargetRequest, arrival: Arrival) -> tupl
         prior_weight=request.prior_weight if request.HasField("prior_weight") else None,
         ranker=_RANKERS[request.ranker],
         beam_width=request.beam_width if request.HasField("beam_width") else None,
+        allow_partial=request.allow_partial if request.HasField("allow_partial") else True,
+        allow_fallback=request.allow_fallback if request.HasField("allow_fallback") else True,
         deadline=arrival.deadline(tmax_ms),
     )
 
@@ -131,4 +133,7 @@ def target_response(request_id: str, answer: TargetAnswer, arrival: Arrival) -> 
         model_version=answer.model_version,
         prompt_version=answer.prompt_version,
         timings=timings_message(answer.timings, arrival),
+        fallback=answer.fallback,
+        cache_age_ms=milliseconds(answer.cache_age_s),
+        plan=answer.plan,
     )

@@ -16,3 +16,8 @@ def timings_message(timings: Timings, arrival: Arrival) -> common_pb2.Timings:
         prompt_tokens=timings.prompt_tokens,
         cached_tokens=timings.cached_tokens,
     )
+
+
+def milliseconds(seconds: float | None) -> int | None:
+    """Whole milliseconds; None stays unset."""
+    return None if seconds is None else round(1000 * seconds)

@@ -1,7 +1,7 @@
 """A catalog prepared for a model: its token trie, its prior and its retriever."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +19,17 @@ from bidtrie.trie.prompt import PROMPT_VERSION, fixed_tokens, neutral_contexts, 
 from bidtrie.trie.store import load_catalog, load_or_build_trie
 from bidtrie.trie.trie import Trie
 
-#: Runs a job to its end: on a batcher among others, or on an engine alone.
+#: Runs a job to its end: by a scheduler among others, or on an engine alone.
 RunJob = Callable[[Job[Float32]], Float32]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedCatalog:
-    """A catalog with what ranking it takes. `prior` is float32 [nodes], as `search` wants it."""
+    """A catalog with what ranking it takes. `priors`: one a compression level, float32 [nodes], for `search`."""
 
     catalog: Catalog
     trie: Trie
-    prior: Float32
+    priors: tuple[Float32, ...]
     retriever: Retriever
 
 
@@ -54,12 +54,32 @@ def load_prepared(
     trie = load_or_build_trie(
         folder, catalog, tokenizer.encode, terminator(tokenizer), tokenizer.content_hash
     )
+    prior = _load_or_compute_prior(folder, trie, tokenizer, engine, run, progress)
+    return LoadedCatalog(catalog, trie, (prior,), LexicalRetriever(catalog))
+
+
+def with_level(
+    loaded: LoadedCatalog, folder: Path, tokenizer: Tokenizer, engine: Engine, run: RunJob
+) -> LoadedCatalog:
+    """The same catalog, prepared for one more compression level, whose tokenizer is the same."""
+    prior = _load_or_compute_prior(folder, loaded.trie, tokenizer, engine, run, lambda done: None)
+    return replace(loaded, priors=(*loaded.priors, prior))
+
+
+def _load_or_compute_prior(
+    folder: Path,
+    trie: Trie,
+    tokenizer: Tokenizer,
+    engine: Engine,
+    run: RunJob,
+    progress: Callable[[float], None],
+) -> Float32:
     key = f"{engine.spec.model_hash}-{PROMPT_VERSION}"
     prior = load_prior(folder, trie, key)
     if prior is None:
         prior = _compute_prior(trie, tokenizer, engine, run, progress)
         save_prior(folder, trie, key, prior)
-    return LoadedCatalog(catalog, trie, prior, LexicalRetriever(catalog))
+    return prior
 
 
 def _compute_prior(

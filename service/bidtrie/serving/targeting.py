@@ -1,12 +1,14 @@
 """Ranks the segments of a catalog for one context."""
 
-import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bidtrie.cache.key import cache_key
+from bidtrie.engine.tree_batch import Float32
 from bidtrie.errors import InvalidInput, Violation
 from bidtrie.requests import (
     Normalization,
@@ -17,10 +19,16 @@ from bidtrie.requests import (
     TargetAnswer,
     TargetQuery,
 )
-from bidtrie.scheduling.batcher import Batcher
-from bidtrie.scheduling.job import Job
+from bidtrie.scheduling.job import Job, Plan
+from bidtrie.scheduling.outline import UNKNOWN_LATER, OutlineBook
+from bidtrie.scheduling.service_class import ServiceClass
+from bidtrie.scheduling.step_shape import StepShape
+from bidtrie.serving.answers import Answered, Answers, Question
+from bidtrie.serving.compression_level import CompressionLevel
+from bidtrie.serving.dispatch import Dispatcher
 from bidtrie.serving.loaded_catalog import LoadedCatalog
-from bidtrie.serving.loaded_model import LoadedModel
+from bidtrie.serving.prompt_length import PromptLength
+from bidtrie.serving.target_plans import FULL, TargetPlan, target_plans
 from bidtrie.serving.timings import timings
 from bidtrie.settings import Settings
 from bidtrie.trie.prompt import PROMPT_VERSION, render, retrieval_text
@@ -29,115 +37,253 @@ from bidtrie.trie.search import Bonus, SearchOptions, SearchResult, search
 _MOST_PROBLEMS_SHOWN = 20
 
 
-@dataclass(frozen=True, slots=True)
-class TargetingRanker:
-    """Answers targeting queries with one model. `prefix` is the engine sequence that every prompt continues."""
+@dataclass(slots=True)
+class _Prompt:
+    """The prompt's tokens, known when a plan has been chosen."""
 
-    model: LoadedModel
-    batcher: Batcher
-    prefix: int
-    cached_tokens: int
-    settings: Settings
+    tokens: list[int] = field(default_factory=list)
+
+
+class TargetingRanker:
+    """Answers targeting queries with one model, or cheaper levels of it where time is short."""
+
+    def __init__(
+        self,
+        levels: Sequence[CompressionLevel],
+        dispatcher: Dispatcher,
+        answers: Answers[TargetAnswer],
+        settings: Settings,
+    ) -> None:
+        self.levels = tuple(levels)
+        self.dispatcher = dispatcher
+        self.settings = settings
+        self.outlines = OutlineBook()
+        self.prompt_length = PromptLength(settings.max_context_tokens)
+        self._answers = answers
 
     async def rank(self, query: TargetQuery, loaded: LoadedCatalog) -> TargetAnswer:
-        """Rank the catalog's segments. Raises InvalidInput for unknown segment ids."""
+        """Rank the catalog's segments. Raises InvalidInput for unknown segment ids, Overloaded and DeadlineExceeded."""
+        ranker = Ranker(self.settings.ranker) if query.ranker is Ranker.AUTO else query.ranker
+        if ranker is not Ranker.RETRIEVER:
+            # What was asked before was checked before.
+            known = self._answers.peek(key := self._key(query, loaded, ranker))
+            if known is not None:
+                return _answered(known)
+        request = _Request(self, query, loaded, ranker)
+        if ranker is Ranker.RETRIEVER:
+            return request.by_retriever()
+        question = Question(
+            key=key,
+            compute=request.compute,
+            fill=request.fill,
+            stand_in=lambda: replace(request.by_retriever(), fallback=True),
+            fallback=query.allow_fallback,
+            accepts=lambda answer: query.allow_partial or not answer.partial,
+            keeps=lambda answer: not answer.partial and answer.plan == FULL,
+        )
+        return _answered(await self._answers.answer(question))
+
+    def plans(self, query: TargetQuery, loaded: LoadedCatalog) -> list[Plan[SearchResult]]:
+        """The plans of a query, best first, for the default ranker."""
+        return _Request(self, query, loaded, Ranker(self.settings.ranker)).plans(_Prompt())
+
+    def _key(self, query: TargetQuery, loaded: LoadedCatalog, ranker: Ranker) -> str:
+        context = query.context
+        return cache_key(
+            kind="targeting",
+            model=self.levels[0].model.checkpoint.content_hash,
+            engine=self.levels[0].model.engine.spec.model_hash,
+            catalog=loaded.catalog.name,
+            version=loaded.catalog.version,
+            prompt=PROMPT_VERSION,
+            context_tokens=self.settings.max_context_tokens,
+            title=context.title,
+            description=context.description,
+            keywords=context.keywords,
+            categories=context.categories,
+            app=context.app_name,
+            site=context.site_name,
+            codes=tuple((code.taxonomy, code.id) for code in query.category_codes),
+            top_k=query.top_k,
+            candidates=query.candidates,
+            blocked=query.blocked,
+            normalization=query.normalization,
+            prior=self.prior_weight(query),
+            ranker=ranker,
+            retriever_weight=self.settings.retriever_weight,
+            beam=query.beam_width or self.settings.beam_width,
+        )
+
+    def prior_weight(self, query: TargetQuery) -> float:
+        """The query's, else the server's."""
+        return self.settings.prior_weight if query.prior_weight is None else query.prior_weight
+
+
+class _Request:
+    """One query on its way to an answer."""
+
+    def __init__(
+        self, ranker: TargetingRanker, query: TargetQuery, loaded: LoadedCatalog, by: Ranker
+    ) -> None:
+        """Raises InvalidInput where the query does not fit the catalog."""
+        self.service = ranker
+        self.query = query
+        self.loaded = loaded
+        self.by = by
         candidates, blocked = _indices(query, loaded)
-        context = _with_category_names(query, loaded)
-        if context.is_empty():
+        self.context = _with_category_names(query, loaded)
+        if self.context.is_empty():
             expected = (
                 "says nothing about the content: expected a title, keywords, a name or known categories"
             )
             raise InvalidInput.of("bid_request", expected)
-        allowed = loaded.trie.allowed(candidates, blocked) if query.candidates or blocked else None
-        ranker = Ranker(self.settings.ranker) if query.ranker is Ranker.AUTO else query.ranker
-        if ranker is Ranker.RETRIEVER:
-            return _by_retriever(query, loaded, context, allowed)
-        prompt = render(context, self.model.checkpoint.tokenizer, self.settings.max_context_tokens)
-        job = self._job(query, loaded, context, allowed, prompt, with_retriever=ranker is Ranker.BOTH)
-        outcome = await asyncio.wrap_future(self.batcher.submit(job, query.deadline))
+        self.allowed = loaded.trie.allowed(candidates, blocked) if query.candidates or blocked else None
+
+    @cached_property
+    def retriever_scores(self) -> Float32:
+        return self.loaded.retriever.scores(retrieval_text(self.context))
+
+    @cached_property
+    def bonus(self) -> Bonus | None:
+        if self.by is not Ranker.BOTH:
+            return None
+        every = np.ones(len(self.loaded.trie), np.bool_) if self.allowed is None else self.allowed
+        scores = self.retriever_scores * np.float32(self.service.settings.retriever_weight)
+        return Bonus(self.loaded.trie, scores, every)
+
+    async def compute(self) -> TargetAnswer:
+        """By the best plan that fits the query's deadline."""
+        prompt = _Prompt()
+        return await self._run(self.plans(prompt), prompt, self.query.deadline, ServiceClass.TARGETING)
+
+    async def fill(self) -> TargetAnswer:
+        """The full answer, when nothing else wants the engine."""
+        prompt = _Prompt()
+        return await self._run(self.plans(prompt)[:1], prompt, None, ServiceClass.FILL)
+
+    async def _run(
+        self,
+        plans: Sequence[Plan[SearchResult]],
+        prompt: _Prompt,
+        deadline: float | None,
+        service_class: ServiceClass,
+    ) -> TargetAnswer:
+        outcome = await self.service.dispatcher.run(plans, deadline, service_class)
         result, stats = outcome.result, outcome.stats
-        if result.partial and ranker is Ranker.BOTH:
-            # A search that was cut knows shallow paths only; the retriever alone knows all of them.
-            quick = _by_retriever(query, loaded, context, allowed)
-            if quick.segments:
-                return replace(quick, partial=True)
-        segments = loaded.catalog.segments
+        level = self.service.levels[stats.level]
+        catalog = self.loaded.catalog
+        cached = level.cached_tokens
         return TargetAnswer(
             segments=tuple(
                 ScoredSegment(
-                    segments[found.segment].id,
-                    segments[found.segment].name,
-                    segments[found.segment].path,
+                    catalog.segments[found.segment].id,
+                    catalog.segments[found.segment].name,
+                    catalog.segments[found.segment].path,
                     found.score,
                     found.log_probability,
                 )
                 for found in result.found
             ),
-            source=Source.BOTH if ranker is Ranker.BOTH else Source.LLM,
-            catalog=loaded.catalog.name,
-            catalog_version=loaded.catalog.version,
-            model=self.model.checkpoint.name,
-            model_version=self.model.checkpoint.content_hash,
+            source=Source.BOTH if self.by is Ranker.BOTH else Source.LLM,
+            catalog=catalog.name,
+            catalog_version=catalog.version,
+            model=level.model.checkpoint.name,
+            model_version=level.model.checkpoint.content_hash,
             prompt_version=PROMPT_VERSION,
             partial=result.partial,
-            timings=timings(stats, self.cached_tokens + len(prompt), self.cached_tokens),
+            plan=stats.plan,
+            timings=timings(stats, cached + len(prompt.tokens), cached),
         )
 
-    def _job(
-        self,
-        query: TargetQuery,
-        loaded: LoadedCatalog,
-        context: PageContext,
-        allowed: NDArray[np.bool_] | None,
-        prompt: list[int],
-        *,
-        with_retriever: bool,
-    ) -> Callable[[], Job[SearchResult]]:
-        weight = self.settings.prior_weight if query.prior_weight is None else query.prior_weight
-        options = SearchOptions(
-            top_k=query.top_k,
-            beam_width=query.beam_width or self.settings.beam_width,
-            normalization=query.normalization or Normalization.TRIE,
-            prior_weight=weight,
-            deadline=query.deadline,
+    def plans(self, prompt: _Prompt) -> list[Plan[SearchResult]]:
+        """Every plan on the best level first, then all but the full one on each cheaper level."""
+        ladder = target_plans(self.query.beam_width or self.service.settings.beam_width)
+        if not self.query.allow_partial:
+            ladder = tuple(plan for plan in ladder if plan.levels is None)
+        return [
+            self._plan(plan, level, prompt)
+            for level in range(len(self.service.levels))
+            for plan in ladder[min(level, len(ladder) - 1, 1) :]
+        ]
+
+    def _plan(self, plan: TargetPlan, level: int, prompt: _Prompt) -> Plan[SearchResult]:
+        service = self.service
+        catalog = self.loaded.catalog
+        kind = (catalog.name, catalog.version, plan, self.allowed is not None, self.query.normalization)
+        chunk = service.dispatcher.scheduler.chunk(level)
+        tokens = service.prompt_length.expected(retrieval_text(self.context))
+        shape = _chain(tokens, min(tokens, chunk), service.levels[level].cached_tokens)
+        steps = -(-tokens // chunk)
+        later = UNKNOWN_LATER if plan.levels is None else min(plan.levels - 1, UNKNOWN_LATER)
+
+        def learn(shapes: list[StepShape]) -> None:
+            service.outlines.learn(kind, shapes[max(1, -(-len(prompt.tokens) // chunk)) - 1 :])
+
+        return Plan(
+            name=plan.name if level == 0 else f"{plan.name}@{level}",
+            level=level,
+            outline=(*(shape,) * (steps - 1), *service.outlines.expected(kind, shape, later)),
+            make=lambda: self._job(plan, level, prompt),
+            least=steps if self.query.allow_partial else None,
+            learn=learn,
         )
-        bonus = None
-        if with_retriever:
-            scores = loaded.retriever.scores(retrieval_text(context))
-            every = np.ones(len(loaded.trie), np.bool_) if allowed is None else allowed
-            bonus = Bonus(loaded.trie, scores * np.float32(self.settings.retriever_weight), every)
-        return lambda: search(
-            self.model.engine,
-            loaded.trie,
-            self.prefix,
-            prompt,
-            options,
-            allowed=allowed,
-            prior=loaded.prior,
-            bonus=bonus,
-            step_seconds=lambda: self.batcher.step_seconds,
+
+    def _job(self, plan: TargetPlan, level: int, prompt: _Prompt) -> Job[SearchResult]:
+        service, query = self.service, self.query
+        on = service.levels[level]
+        prompt.tokens = render(
+            self.context, on.model.checkpoint.tokenizer, service.settings.max_context_tokens
+        )
+        service.prompt_length.note(retrieval_text(self.context), len(prompt.tokens))
+        return search(
+            on.model.engine,
+            self.loaded.trie,
+            on.targeting_prefix,
+            prompt.tokens,
+            SearchOptions(
+                top_k=query.top_k,
+                beam_width=plan.beam_width,
+                normalization=query.normalization or Normalization.TRIE,
+                prior_weight=service.prior_weight(query),
+                levels=plan.levels,
+                allow_partial=query.allow_partial,
+            ),
+            allowed=self.allowed,
+            prior=self.loaded.priors[level],
+            bonus=self.bonus,
+            chunk=lambda: service.dispatcher.scheduler.chunk(level),
+        )
+
+    def by_retriever(self) -> TargetAnswer:
+        """The retriever's ranking alone."""
+        catalog, trie = self.loaded.catalog, self.loaded.trie
+        segments: NDArray[np.bool_] | None = None
+        if self.allowed is not None:
+            segments = np.zeros(len(catalog), np.bool_)
+            segments[trie.segment[np.flatnonzero(self.allowed & (trie.segment >= 0))]] = True
+        ranked = self.loaded.retriever.shortlist(retrieval_text(self.context), self.query.top_k, segments)
+        return TargetAnswer(
+            segments=tuple(
+                ScoredSegment(
+                    catalog.segments[i].id, catalog.segments[i].name, catalog.segments[i].path, score
+                )
+                for i, score in ranked
+            ),
+            source=Source.RETRIEVER,
+            catalog=catalog.name,
+            catalog_version=catalog.version,
         )
 
 
-def _by_retriever(
-    query: TargetQuery, loaded: LoadedCatalog, context: PageContext, allowed: NDArray[np.bool_] | None
-) -> TargetAnswer:
-    catalog = loaded.catalog
-    segments = None
-    if allowed is not None:
-        segments = np.zeros(len(catalog), np.bool_)
-        ends = np.flatnonzero(allowed & (loaded.trie.segment >= 0))
-        segments[loaded.trie.segment[ends]] = True
-    ranked = loaded.retriever.shortlist(retrieval_text(context), query.top_k, segments)
-    return TargetAnswer(
-        segments=tuple(
-            ScoredSegment(catalog.segments[i].id, catalog.segments[i].name, catalog.segments[i].path, score)
-            for i, score in ranked
-        ),
-        source=Source.RETRIEVER,
-        catalog=catalog.name,
-        catalog_version=catalog.version,
-    )
+def _chain(tokens: int, nodes: int, cached: int) -> StepShape:
+    """A step of a prompt of some tokens, about the middle of it."""
+    return StepShape(nodes, nodes * (cached + (tokens - nodes) // 2), 0, 1, 1)
+
+
+def _answered(answered: Answered[TargetAnswer]) -> TargetAnswer:
+    if answered.age_s is None:
+        return answered.answer
+    return replace(answered.answer, cache_age_s=answered.age_s, fallback=answered.fallback)
 
 
 def _indices(query: TargetQuery, loaded: LoadedCatalog) -> tuple[list[int] | None, list[int]]:

@@ -14,7 +14,7 @@ from bidtrie.scheduling.job import Job
 from bidtrie.trie.trie import Trie
 
 #: Nodes a step: enough for the kernels, and room in the step for requests when a catalog is loaded while serving.
-_STEP_NODES = 64
+PRIOR_STEP_NODES = 64
 
 
 def neutral_log_probabilities(
@@ -26,7 +26,7 @@ def neutral_log_probabilities(
     """
     sequence = engine.open(share=prefix)
     try:
-        size = min(_STEP_NODES, engine.spec.max_nodes)
+        size = min(PRIOR_STEP_NODES, engine.spec.max_nodes)
         for first in range(0, len(prompt) - 1, size):
             output = yield TreeBatch.chain(prompt[first : min(first + size, len(prompt) - 1)], sequence)
             engine.commit(sequence, output.nodes.tolist())

@@ -18,8 +18,6 @@ the beam prefers branches that the retriever believes in, and a finished path ha
 """
 
 import heapq
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +26,7 @@ from numpy.typing import NDArray
 from bidtrie.engine.base import Engine
 from bidtrie.engine.tree_batch import PREFIX_END, Candidates, Float32, Int32, TreeBatch, kept_parent
 from bidtrie.requests import Normalization
-from bidtrie.scheduling.job import Job
+from bidtrie.scheduling.job import Chunk, Job, OutOfTime
 from bidtrie.trie.trie import Trie
 
 Float64 = NDArray[np.float64]
@@ -36,13 +34,18 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How to search. `deadline` is on time.monotonic()."""
+    """How to search.
+
+    levels         score at most this many levels of branches, the rest is `partial`; None: all
+    allow_partial  when time runs out, return what is known by then
+    """
 
     top_k: int
     beam_width: int
     normalization: Normalization = Normalization.TRIE
     prior_weight: float = 0.0
-    deadline: float | None = None
+    levels: int | None = None
+    allow_partial: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Best first, at most `top_k`; `partial` when time ended the search before it was done."""
+    """Best first, at most `top_k`; `partial` when the search was ended before it was done."""
 
     found: list[Found]
     partial: bool
@@ -98,7 +101,7 @@ def search(
     allowed: NDArray[np.bool_] | None = None,
     prior: Float32 | None = None,
     bonus: Bonus | None = None,
-    step_seconds: Callable[[], float] = lambda: 0.0,
+    chunk: Chunk | None = None,
 ) -> Job[SearchResult]:
     """Rank the trie's segments after a prompt.
 
@@ -107,20 +110,26 @@ def search(
     allowed  bool [nodes], nodes that lead to an allowed segment (`Trie.allowed`); None: all
     prior    float32 [nodes], mean neutral full-softmax log-probability of each node's token after its parent;
              needed when `options.prior_weight` is not 0
-    step_seconds  how long the next step is expected to take: the search ends rather than begin one that would end
-             after the deadline, provided that it has found something
+    chunk    most nodes of a step, now; None: as many as the engine takes
+
+    A search that is cut completes the branches that are left by the bonus, else by the prior. OutOfTime passes where no
+    level was scored, or partial answers are not allowed.
     """
     if options.prior_weight and prior is None:
         raise ValueError("prior_weight needs a prior")
+    chunk = chunk or (lambda: engine.spec.max_nodes)
     sequence = engine.open(share=prefix)
+    state = _Search(engine, trie, sequence, options, allowed, prior, bonus, chunk)
     try:
-        chunk = engine.spec.max_nodes
-        while len(prompt) > chunk:
-            output = yield TreeBatch.chain(prompt[:chunk], sequence)
+        while len(prompt) > (size := chunk()):
+            output = yield TreeBatch.chain(prompt[:size], sequence)
             engine.commit(sequence, output.nodes.tolist())
-            prompt = prompt[chunk:]
-        state = _Search(engine, trie, sequence, options, allowed, prior, bonus)
-        return (yield from state.run(prompt, step_seconds))
+            prompt = prompt[size:]
+        return (yield from state.run(prompt))
+    except OutOfTime:
+        if state.scored and options.allow_partial:
+            return state.partial_result()
+        raise
     finally:
         engine.close(sequence)
 
@@ -135,6 +144,7 @@ class _Search:
         allowed: NDArray[np.bool_] | None,
         prior: Float32 | None,
         bonus: Bonus | None,
+        chunk: Chunk,
     ) -> None:
         self.engine = engine
         self.trie = trie
@@ -143,18 +153,21 @@ class _Search:
         self.allowed = allowed
         self.prior = prior
         self.bonus = bonus
+        self.chunk = chunk
         self.fold = options.normalization is Normalization.TRIE
         self.finished: list[Found] = []
+        self.live: list[_Hypothesis] = []
+        self.scored = 0
         self.kept: list[int] = []
 
-    def run(self, prompt: list[int], step_seconds: Callable[[], float]) -> Job[SearchResult]:
-        live = self._start(prompt)
-        deadline = self.options.deadline
-        while live:
-            if self.finished and deadline is not None and time.monotonic() + step_seconds() > deadline:
-                return self._result(partial=True)
-            live = yield from self._level(live)
-        return self._result(partial=False)
+    def run(self, prompt: list[int]) -> Job[SearchResult]:
+        self.live = self._start(prompt)
+        while self.live:
+            if self.scored == self.options.levels:
+                return self.partial_result()
+            self.live = yield from self._level(list(self.live))
+            self.scored += 1
+        return SearchResult(self._best(self.finished), partial=False)
 
     def _start(self, prompt: list[int]) -> list[_Hypothesis]:
         if self.allowed is not None and not self.allowed[0]:
@@ -205,8 +218,8 @@ class _Search:
         kept: list[int] = []
         while live:
             part: list[_Hypothesis] = []
-            size = 0
-            while live and (not part or size + len(live[0].pending) <= self.engine.spec.max_nodes):
+            size, most = 0, self.chunk()
+            while live and (not part or size + len(live[0].pending) <= most):
                 size += len(live[0].pending)
                 part.append(live.pop(0))
             children = [self._children(hypothesis.node) for hypothesis in part]
@@ -285,11 +298,29 @@ class _Search:
         self.engine.release(gone)
         self.kept = [handle for handle in self.kept if kept_parent(handle) in used]
 
-    def _result(self, partial: bool) -> SearchResult:
-        found = heapq.nsmallest(
-            self.options.top_k, self.finished, key=lambda each: (-each.score, each.segment)
-        )
-        return SearchResult(found, partial)
+    def partial_result(self) -> SearchResult:
+        """The best of what is finished, and of what the branches that are left may lead to."""
+        found = {each.segment: each for each in self.finished}
+        for hypothesis in self.live:
+            node = self._likeliest_end(hypothesis.node)
+            segment = int(self.trie.segment[node])
+            score = hypothesis.score + (self.bonus.at_node[node] if self.bonus else 0.0)
+            if segment not in found or found[segment].score < score:
+                found[segment] = Found(segment, score, hypothesis.log_probability)
+        return SearchResult(self._best(list(found.values())), partial=True)
+
+    def _likeliest_end(self, node: int) -> int:
+        """The end of the path below a node that the bonus prefers, then the shorter one, then the likelier a priori."""
+        while self.trie.segment[node] < 0:
+            children = self._children(node)
+            ends = self.trie.segment[children] >= 0
+            prior = np.zeros(len(children)) if self.prior is None else self.prior[children]
+            bonus = np.zeros(len(children)) if self.bonus is None else self.bonus.at_node[children]
+            node = int(children[np.lexsort((prior, ends, bonus))[-1]])
+        return node
+
+    def _best(self, found: list[Found]) -> list[Found]:
+        return heapq.nsmallest(self.options.top_k, found, key=lambda each: (-each.score, each.segment))
 
 
 def _logsumexp(values: Float64) -> float:

@@ -1,0 +1,182 @@
+"""How long a step will take, learned from the steps that were run.
+
+The mean is `speed * base(shape)`. `base` is linear in a step's features, with a convex piecewise-linear term in the
+nodes: a step is bound by memory while it is small and by arithmetic when it is large. Its coefficients are the
+non-negative least squares of relative errors over exponentially weighted samples (coordinate descent: Franc, Hlaváč
+and Navara 2005, "Sequential coordinate-wise algorithm for the non-negative least squares problem"); calibration samples
+keep their weight, so that sizes that have not been seen for long are not forgotten. `speed` follows within tens of
+steps what slows every step alike, such as another program on the machine. On top comes a quantile of measured over
+predicted.
+"""
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidtrie.scheduling.step_shape import StepShape
+
+Float64 = NDArray[np.float64]
+
+#: Node counts at which the cost of one more node may rise.
+KNOTS = (4, 16, 64, 256, 1024)
+#: One, nodes, nodes above each knot, context, full rows, candidate cells, jobs.
+FEATURES = 2 + len(KNOTS) + 4
+#: What an unknown engine is taken for before its first sample: seconds a step and a node.
+UNKNOWN_STEP_S, UNKNOWN_NODE_S = 2e-3, 2.5e-4
+
+_DECAY = 0.9995
+_SPEED_RATE = 0.1
+_SWEEPS = 4
+_FIT_EVERY = 8
+#: A step that took this many times its prediction was held up by something else: it teaches the margin only.
+_OUTLIER = 4.0
+#: The window of the quantile, in steps, and the quantile.
+_WINDOW, QUANTILE = 256, 0.95
+_LEAST_SECONDS = 1e-6
+_RESTORED_WEIGHT = 100.0
+
+
+def features(shape: StepShape) -> Float64:
+    """The features of a shape, float64 [FEATURES], scaled so that none dwarfs the others."""
+    nodes = shape.nodes
+    above = [max(0, nodes - knot) for knot in KNOTS]
+    rest = (shape.context / 1000, shape.full_rows, shape.cells / 100, shape.jobs)
+    return np.array([1.0, nodes, *above, *rest])
+
+
+class CostModel:
+    """Predicts and learns step times of one engine. One thread learns; any thread may ask."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.speed = 1.0
+        self.margin = 1.5
+        self._theta = np.zeros(FEATURES)
+        self._theta[0], self._theta[1] = UNKNOWN_STEP_S, UNKNOWN_NODE_S
+        self._gram, self._moment = np.zeros((FEATURES, FEATURES)), np.zeros(FEATURES)
+        self._gram_kept, self._moment_kept = np.zeros((FEATURES, FEATURES)), np.zeros(FEATURES)
+        self._recent: deque[float] = deque()
+        self._sorted: list[float] = []
+        self._coefficients: list[float] = self._theta.tolist()
+
+    def mean(self, shape: StepShape) -> float:
+        """Seconds that a step of this shape takes on average."""
+        c = self._coefficients
+        nodes = shape.nodes
+        seconds = c[0] + c[1] * nodes
+        for i, knot in enumerate(KNOTS):
+            if nodes <= knot:
+                break
+            seconds += c[2 + i] * (nodes - knot)
+        seconds += c[-4] * shape.context / 1000 + c[-3] * shape.full_rows + c[-2] * shape.cells / 100
+        return self.speed * (seconds + c[-1] * shape.jobs)
+
+    def safe(self, shape: StepShape) -> float:
+        """Seconds within which all but few steps of this shape end."""
+        return self.margin * self.mean(shape)
+
+    def fixed(self) -> float:
+        """Seconds of a step that do not depend on what is in it."""
+        return self.speed * self._coefficients[0]
+
+    def marginal(self, shape: StepShape) -> float:
+        """Seconds that a job of this shape adds to a step that others pay for, on average."""
+        return max(0.0, self.mean(shape) - self.fixed())
+
+    def learn(self, shape: StepShape, seconds: float, *, calibration: bool = False) -> float:
+        """Take in a step; returns measured over predicted mean, as it was predicted."""
+        seconds = max(seconds, _LEAST_SECONDS)
+        ratio = seconds / max(self.mean(shape), _LEAST_SECONDS)
+        if calibration:
+            row = features(shape) / seconds
+            self._gram_kept += np.outer(row, row)
+            self._moment_kept += row
+            self.samples += 1
+            self._fit()
+            return ratio
+        self._note(ratio)
+        if ratio < _OUTLIER or not self.samples:
+            # The share of the change that all steps have in common is the speed's, the rest is the features'.
+            normalised = seconds / self.speed
+            row = features(shape) / normalised
+            self._gram *= _DECAY
+            self._moment *= _DECAY
+            self._gram += np.outer(row, row)
+            self._moment += row
+        self.speed *= min(max(ratio, 1 / _OUTLIER), _OUTLIER) ** _SPEED_RATE
+        self.samples += 1
+        if self.samples % _FIT_EVERY == 0 or self.samples < 2 * FEATURES:
+            self._fit()
+        return ratio
+
+    def _note(self, ratio: float) -> None:
+        self._recent.append(ratio)
+        insort(self._sorted, ratio)
+        if len(self._recent) > _WINDOW:
+            del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
+        place = min(int(QUANTILE * len(self._sorted)), len(self._sorted) - 1)
+        seen = max(1.0, self._sorted[place])
+        # Until there are enough to have seen the quantile, what is unknown counts as bad.
+        self.margin = max(seen, 1.5) if len(self._sorted) < 20 else seen
+
+    def _fit(self) -> None:
+        gram, moment = self._gram + self._gram_kept, self._moment + self._moment_kept
+        diagonal = np.diagonal(gram)
+        theta = self._theta
+        for _ in range(_SWEEPS):
+            for k in range(FEATURES):
+                if diagonal[k] > 0:
+                    gradient = moment[k] - float(gram[k] @ theta)
+                    theta[k] = max(0.0, theta[k] + gradient / diagonal[k])
+        self._coefficients = theta.tolist()
+
+    def state(self) -> dict[str, Any]:
+        """What another process may start from, as JSON."""
+        return {
+            "knots": list(KNOTS),
+            "coefficients": self._theta.tolist(),
+            "gram": (self._gram + self._gram_kept).tolist(),
+            "moment": (self._moment + self._moment_kept).tolist(),
+            "speed": self.speed,
+            "margin": self.margin,
+            "samples": self.samples,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Start from a saved state. Raises ValueError when it is not one, and has changed nothing then."""
+        try:
+            if tuple(state["knots"]) != KNOTS:
+                raise ValueError(f"knots: expected {KNOTS}")
+            theta = _finite(state["coefficients"], (FEATURES,))
+            gram = _finite(state["gram"], (FEATURES, FEATURES))
+            moment = _finite(state["moment"], (FEATURES,))
+            scalars = _finite([state["speed"], state["margin"]], (2,))
+            samples = int(state["samples"])
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"not the state of a cost model: {error!r}") from error
+        if (
+            (theta < 0).any()
+            or not theta.any()
+            or not 0.01 <= scalars[0] <= 100
+            or not 1 <= scalars[1] <= 100
+        ):
+            raise ValueError("not the state of a cost model: coefficients, speed or margin out of range")
+        if samples < 0 or (np.diagonal(gram) < 0).any():
+            raise ValueError("not the state of a cost model: samples or gram out of range")
+        # Relative errors make each sample weigh about one: what was learned before is worth so many samples now.
+        scale = min(1.0, _RESTORED_WEIGHT / max(float(theta @ gram @ theta), 1.0))
+        self._theta, self._gram_kept, self._moment_kept = theta, scale * gram, scale * moment
+        self._coefficients = theta.tolist()
+        self.speed, self.margin = scalars.tolist()
+        self.samples = samples
+
+
+def _finite(values: Any, shape: tuple[int, ...]) -> Float64:
+    array = np.array(values, np.float64)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"expected finite numbers of shape {shape}")
+    return array

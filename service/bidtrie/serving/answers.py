@@ -1,0 +1,108 @@
+"""The cache in front of a model: hits, one computation for many equal requests, stand-ins, and filling up later."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from bidtrie.cache.answer_cache import AnswerCache
+from bidtrie.cache.fill_queue import FillQueue
+from bidtrie.cache.single_flight import SingleFlight
+from bidtrie.errors import DeadlineExceeded, Overloaded
+from bidtrie.serving.cache_observer import CacheRequests
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[A]):
+    """What `Answers` must know of a request.
+
+    key        all that changes the answer; empty: the answer is not to be cached
+    compute    the answer within the request's budget; may be shared with equal requests
+    fill       the full answer, whenever the engine is idle
+    stand_in   an answer without the model; None: there is none
+    fallback   whether a stand-in or a cached answer past its time is welcome
+    accepts    whether an answer that was computed for an equal request is good enough for this one
+    keeps      whether an answer is complete, so that it may be cached
+    """
+
+    key: str
+    compute: Callable[[], Awaitable[A]]
+    fill: Callable[[], Awaitable[A]]
+    stand_in: Callable[[], A | None]
+    fallback: bool
+    accepts: Callable[[A], bool]
+    keeps: Callable[[A], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[A]):
+    """An answer and where it comes from: `age_s` is None where it was computed now."""
+
+    answer: A
+    age_s: float | None = None
+    fallback: bool = False
+
+
+class Answers(Generic[A]):
+    """Answers questions of one kind."""
+
+    def __init__(self, cache: AnswerCache[A], fills: FillQueue, requests: CacheRequests) -> None:
+        self._cache = cache
+        self._flights: SingleFlight[A] = SingleFlight()
+        self._fills = fills
+        self._requests = requests
+
+    def peek(self, key: str) -> Answered[A] | None:
+        """A fresh answer that lies in memory: the fast path, which needs no more than the key."""
+        hit = self._cache.peek(key)
+        if hit is None or hit.stale:
+            return None
+        self._requests.request("hit")
+        return Answered(hit.value, hit.age_s)
+
+    async def answer(self, question: Question[A]) -> Answered[A]:
+        """From the cache, the model or a stand-in. Raises Overloaded or DeadlineExceeded where none of them has one."""
+        if not question.key:
+            return await self._without_cache(question)
+        hit = await self._cache.lookup(question.key)
+        if hit is not None and not hit.stale:
+            self._requests.request("hit")
+            return Answered(hit.value, hit.age_s)
+        if hit is not None and question.fallback:
+            self._requests.request("stale")
+            self._fill(question)
+            return Answered(hit.value, hit.age_s, fallback=True)
+        try:
+            answer, joined = await self._flights.run(question.key, question.compute)
+            self._requests.request("joined" if joined else "miss")
+            if joined and not question.accepts(answer):
+                answer = await question.compute()
+        except (Overloaded, DeadlineExceeded) as error:
+            self._requests.request("miss")
+            self._fill(question)
+            return _stand_in(question, error)
+        if question.keeps(answer):
+            self._cache.store(question.key, answer)
+        return Answered(answer)
+
+    async def _without_cache(self, question: Question[A]) -> Answered[A]:
+        try:
+            return Answered(await question.compute())
+        except (Overloaded, DeadlineExceeded) as error:
+            return _stand_in(question, error)
+
+    def _fill(self, question: Question[A]) -> None:
+        async def fill() -> None:
+            answer = await question.fill()
+            if question.keeps(answer):
+                self._cache.store(question.key, answer)
+
+        self._fills.offer(question.key, fill)
+
+
+def _stand_in(question: Question[A], error: Exception) -> Answered[A]:
+    answer = question.stand_in() if question.fallback else None
+    if answer is None:
+        raise error
+    return Answered(answer, fallback=True)

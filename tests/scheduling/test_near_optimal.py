@@ -6,7 +6,7 @@ from functools import lru_cache
 import pytest
 from scheduling.simulation import Asked, Simulation, step_seconds
 
-CASES = 60
+CASES = 100
 #: Seconds over which the requests of a case arrive: all at once, in far too short a time, and in about what they need.
 SPREADS = (0.0, 0.02, 0.04, 0.08)
 _CLOSE = 1e-9

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from bidtrie.scheduling.scheduler import Scheduler
 from bidtrie.scheduling.service_class import ServiceClass
+from bidtrie.scheduling.step_shape import StepShape
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scheduling.simulation import Asked, SimulatedEngine, Simulation, World, knowing_model, step_seconds
@@ -205,6 +206,17 @@ def test_goodput_holds_at_ten_times_the_load():
 
     rates = {rate: goodput(rate) for rate in (40, 80, 160, 800)}
     assert rates[800] >= 0.9 * max(rates.values()), rates
+
+
+def test_predictions_that_refuse_everybody_are_corrected():
+    model = knowing_model()
+    for _ in range(300):
+        model.learn(StepShape(20, 0, 0, 0, 1), 1.0)  # the machine stood still
+    simulation = Simulation(steady(40, 400, (19, 6, 6), 0.12, partial_after=1), model=model)
+    simulation.run()
+    outcomes = [asked.outcome for asked in simulation.requests]
+    assert outcomes[0] != "full", "the negative control: it begins with refusals or parts"
+    assert outcomes[-100:] == ["full"] * 100
 
 
 def test_a_world_keeps_its_events_in_order():

@@ -53,6 +53,8 @@ class FillQueue:
         if worker is not None:
             worker.cancel()
             await asyncio.wait((worker,))
+        # A worker that is cancelled before its first step never reaches its `finally`.
+        self._fills.clear()
 
     async def _work(self) -> None:
         try:

@@ -9,13 +9,12 @@ V = TypeVar("V")
 
 
 class _Flight(Generic[V]):
-    __slots__ = ("abandoned", "started", "task", "traceback", "waiters")
+    __slots__ = ("abandoned", "task", "traceback", "waiters")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[V]
         self.traceback: TracebackType | None = None
         self.waiters = 0
-        self.started = False
         self.abandoned = False
 
 
@@ -50,7 +49,8 @@ class SingleFlight(Generic[V]):
         finally:
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():
-                self._abandon(key, flight)
+                flight.abandoned = True
+                flight.task.cancel()
         if flight.task.cancelled():
             raise asyncio.CancelledError
         error = flight.task.exception()
@@ -63,7 +63,6 @@ class SingleFlight(Generic[V]):
         flight: _Flight[V] = _Flight()
 
         async def fly() -> V:
-            flight.started = True
             try:
                 return await compute()
             except BaseException as error:
@@ -78,17 +77,10 @@ class SingleFlight(Generic[V]):
                 # An abandoned computation may fail while it cleans up, and nobody is left to be told.
                 task.exception()
             if self._flights.get(key) is flight:
-                # Cancelled from outside before its first step, as when the loop shuts down.
+                # Cancelled before its first step, as when the loop shuts down: `fly` never reached its `finally`.
                 del self._flights[key]
 
         self._flights[key] = flight
         flight.task = asyncio.create_task(fly())
         flight.task.add_done_callback(end)
         return flight
-
-    def _abandon(self, key: str, flight: _Flight[V]) -> None:
-        flight.abandoned = True
-        flight.task.cancel()
-        if not flight.started:
-            # A task that is cancelled before its first step never reaches its `finally`.
-            del self._flights[key]

@@ -44,8 +44,6 @@ class Entry:
     started: bool = False
     in_step: bool = False
     """The engine is computing `wanted` now."""
-    displaced: bool = False
-    """It is to give way, unless it begins first."""
 
     @property
     def step(self) -> int:

@@ -15,8 +15,7 @@ class Observer:
         """A request was admitted with this plan. On the caller's thread."""
 
     def shed(self, service_class: ServiceClass, reason: str) -> None:
-        """A request gets no answer of a model: queue_full, deadline (no plan fits), displaced (others
-        gave more answers for its time), expired, kv_full. On any thread."""
+        """A request gets no answer of a model: queue_full, deadline (no plan fits), expired, kv_full. On any thread."""
 
     def started(self, service_class: ServiceClass, queue_seconds: float, slack: float) -> None:
         """A job's first step is about to run; it waited this long, and would end this long before its deadline."""

@@ -37,8 +37,8 @@ _NEVER = math.inf
 #: How fast the use of the engine and the rate of arrivals are forgotten, in seconds and as a share.
 _USE_SECONDS, _ARRIVAL_RATE = 1.0, 0.1
 _LEAST_RETRY_S = 0.005
-#: A request gives way to another only if it wants so many times the work.
-_MUCH_MORE = 1.5
+#: An engine that has not stepped for so many seconds takes a request that it predicts to be late.
+_PROBE_S = 0.05
 #: Fewest nodes of a prefill's piece: smaller ones cost more steps than they save.
 _LEAST_CHUNK = 16
 
@@ -76,6 +76,7 @@ class Scheduler:
         self._stopped = False
         self._shares = Shares()
         self._busy_until = -_NEVER
+        self._stepped_at = -_NEVER
         self._free_slots = [level.engine.free_slots() for level in self.levels]
         self._used = dict.fromkeys(ServiceClass, 0.0)
         self._used_at = clock()
@@ -196,37 +197,10 @@ class Scheduler:
                 margin=level.model.margin / share,
             ):
                 return plan
-        return self._displacing(plans[-1], deadline, service_class, now, share)
-
-    def _displacing(
-        self, plan: Plan[T], deadline: float, service_class: ServiceClass, now: float, share: float
-    ) -> Plan[T] | None:
-        """The plan, if it fits when requests that want much more, and have not begun, give way to it."""
-        level = self.levels[plan.level]
-        _, later_work = expectations(plan.outline, level.model)
-        new = Demand(deadline, level.model.marginal(plan.outline[0]) + later_work[0], len(plan.outline))
-        others = sorted(self._competitors(service_class), key=lambda entry: entry.deadline)
-        position = sum(entry.deadline <= deadline for entry in others)
-        demands = [self._demand(entry) for entry in others]
-        demands.insert(position, new)
-        late = hopeless(
-            demands,
-            start=self._free_from(now),
-            step_fixed=level.model.fixed(),
-            step_room=self._step_room(level),
-            margin=level.model.margin / share,
-        )
-        if position in late:
-            return None
-        victims = [others[i - (i > position)] for i in late]
-        if any(
-            victim.started or victim.service_class is not service_class or work < _MUCH_MORE * new.work
-            for victim, work in ((victim, self._demand(victim).work) for victim in victims)
-        ):
-            return None
-        for victim in victims:
-            victim.displaced = True
-        return plan
+        if not present and now - self._stepped_at > _PROBE_S and deadline > now:
+            # Predictions that refuse everybody would never be corrected: an idle engine tries one all the same.
+            return plans[-1]
+        return None
 
     def _free_from(self, now: float) -> float:
         """When the step that is running is expected to end."""
@@ -280,10 +254,11 @@ class Scheduler:
         model = self.levels[entry.plan.level].model
         if entry.future.cancelled():
             self._end(entry)
-        elif entry.displaced and not entry.started:
-            self.observer.shed(entry.service_class, "displaced")
-            self._end(entry, error=Overloaded("others took its place", retry_after_s=_LEAST_RETRY_S))
-        elif now >= entry.deadline or self._too_late(entry, model, now):
+        elif now >= entry.deadline or (
+            # A lone request on an engine that has been idle delays nobody, and teaches what steps take now.
+            not (len(self._running) == 1 and not entry.started and now - self._stepped_at > _PROBE_S)
+            and self._too_late(entry, model, now)
+        ):
             self._out_of_time(entry)
         else:
             return False
@@ -385,7 +360,8 @@ class Scheduler:
             entry.stats.nodes += len(part.nodes)
             entry.stats.shapes.append(entry.shape)
             self._resume(entry, part)
-        took = self.clock() - begin
+        self._stepped_at = self.clock()
+        took = self._stepped_at - begin
         self.observer.step(index, seconds, nodes, len(entries))
         self.observer.predicted(index, level.model.learn(shape, took))
         self._charge(work, took)
@@ -451,6 +427,10 @@ class Scheduler:
             self._running.remove(entry)
         self.observer.queue(self.in_flight)
         entry.stats.ended = self.clock()
+        if error is None and entry.stats.ended > entry.deadline and not entry.future.cancelled():
+            # The step took longer than predicted. A late answer is none.
+            self.observer.shed(entry.service_class, "expired")
+            error = DeadlineExceeded("the deadline passed before the answer was ready")
         if error is not None and not isinstance(error, BidtrieError):
             logger.debug("a job failed", exc_info=error)
         # A request that is cancelled at this very moment has nobody left to tell.

@@ -27,6 +27,10 @@ class Backend(ABC):
     async def target(self, query: TargetQuery) -> TargetAnswer:
         """Rank segments; partial rather than late. An unknown catalog is InvalidInput naming the loaded ones."""
 
+    def recall(self, query: TargetQuery) -> tuple[TargetAnswer, float] | None:
+        """What `target` would answer and its age in seconds, if it lies at hand; the deadline does not matter."""
+        return None
+
     @abstractmethod
     def generate(self, query: GenerateQuery) -> AsyncGenerator[TextDelta | GenerateAnswer, None]:
         """Write texts: pieces as they are written, then the answer, which is always the last item.

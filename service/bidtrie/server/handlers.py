@@ -35,7 +35,7 @@ def behaviour_of(handler: grpc.RpcMethodHandler) -> Behaviour:
 def with_behaviour(
     handler: grpc.RpcMethodHandler, behaviour: Behaviour, *, raw_requests: bool = False
 ) -> grpc.RpcMethodHandler:
-    """The handler with another behaviour; with `raw_requests` it is given the bytes of its requests."""
+    """The handler with another behaviour, which may return bytes, and with `raw_requests` is given bytes."""
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -43,7 +43,12 @@ def with_behaviour(
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
     deserializer = None if raw_requests else handler.request_deserializer
-    return make(behaviour, deserializer, handler.response_serializer)
+    serialize = handler.response_serializer
+
+    def serializer(response: Any) -> bytes:
+        return response if isinstance(response, bytes) else serialize(response)
+
+    return make(behaviour, deserializer, serializer)
 
 
 def kind_of(handler: grpc.RpcMethodHandler) -> str:

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
+from types import TracebackType
 from typing import Any
 
 from bidtrie.errors import NotReady
@@ -26,7 +25,7 @@ class Lifecycle:
     def __init__(self, metrics: Metrics) -> None:
         self.state = State.LOADING
         self.started_at = time.monotonic()
-        self._metrics = metrics
+        metrics.in_flight.set_function(lambda: len(self._running))
         self._backend: Backend | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._evicted: set[asyncio.Task[Any]] = set()
@@ -57,29 +56,26 @@ class Lifecycle:
         """Refuse calls from now on; those that are running go on."""
         self.state = State.DRAINING
 
-    @contextmanager
-    def call(self) -> Iterator[Backend]:
+    def call(self) -> "Call":
         """Around the work of one call. Raises NotReady where calls are not taken, or when this one is evicted."""
+        return Call(self)
+
+    def begin(self, task: asyncio.Task[Any]) -> Backend:
+        """A task takes up a call."""
         if self._backend is None or self.state is not State.READY:
             raise NotReady(f"the server is {self.state}")
-        task = asyncio.current_task()
-        assert task is not None
         self._running.add(task)
         self._idle.clear()
-        self._metrics.in_flight.inc()
-        try:
-            yield self._backend
-        except asyncio.CancelledError:
-            if task not in self._evicted:
-                raise
-            task.uncancel()
-            raise NotReady("the server is shutting down") from None
-        finally:
-            self._running.discard(task)
-            self._evicted.discard(task)
-            self._metrics.in_flight.dec()
-            if not self._running:
-                self._idle.set()
+        return self._backend
+
+    def end(self, task: asyncio.Task[Any]) -> bool:
+        """The task's call has ended; returns whether it was evicted."""
+        evicted = task in self._evicted
+        self._running.discard(task)
+        self._evicted.discard(task)
+        if not self._running:
+            self._idle.set()
+        return evicted
 
     async def drain(self, seconds: float) -> int:
         """Wait for the running calls, at most `seconds`, then end those that are left; returns how many those were."""
@@ -94,3 +90,26 @@ class Lifecycle:
                 task.cancel()
             await self._idle.wait()
             return len(late)
+
+
+class Call:
+    """The context of one call; a class, since it is entered for every request."""
+
+    __slots__ = ("_lifecycle", "_task")
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    def __enter__(self) -> Backend:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        return self._lifecycle.begin(task)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        evicted = self._lifecycle.end(self._task)
+        if evicted and isinstance(error, asyncio.CancelledError):
+            self._task.uncancel()
+            raise NotReady("the server is shutting down") from None

@@ -1,7 +1,7 @@
 """The Prometheus metrics. Labels hold names of methods and codes only, never anything from a request."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
@@ -18,6 +18,31 @@ _SECONDS = (
 _SLACK = (0.0, *_SECONDS[:16], 5.0, 60.0)
 _RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0)
 _NODES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class MethodSeries:
+    """What is counted of one gRPC method."""
+
+    def __init__(
+        self, started: Counter, handling: Histogram, handled: Callable[[str], Counter], refusal: Histogram
+    ) -> None:
+        self._started, self._handling, self._refusal = started, handling, refusal
+        self._make = handled
+        self._handled = {"OK": handled("OK")}
+
+    def started(self) -> None:
+        """A call has reached its handler."""
+        self._started.inc()
+
+    def ended(self, code: str, seconds: float) -> None:
+        """A call has ended with a status code, for example "DeadlineExceeded"."""
+        handled = self._handled.get(code)
+        if handled is None:
+            handled = self._handled[code] = self._make(code)
+        handled.inc()
+        self._handling.observe(seconds)
+        if code == "ResourceExhausted":
+            self._refusal.observe(seconds)
 
 
 class Metrics(RuntimeObserver):
@@ -40,6 +65,11 @@ class Metrics(RuntimeObserver):
             "Time from a call's arrival to its end on the server.",
             _SECONDS,
             method,
+        )
+        self._refusal = self._histogram(
+            "bidtrie_refusal_seconds",
+            "Time in the handler of calls that end with RESOURCE_EXHAUSTED.",
+            _SECONDS,
         )
         self._answers = self._counter(
             "bidtrie_answers",
@@ -140,10 +170,12 @@ class Metrics(RuntimeObserver):
         for each in ServiceClass:
             self._slack_at_arrival.labels(each)
             self._slack_at_dispatch.labels(each)
-            for reason in ("queue_full", "deadline", "displaced", "expired", "kv_full"):
+            for reason in ("queue_full", "deadline", "expired", "kv_full"):
                 self._shed.labels(each, reason)
-        for result in ("hit", "stale", "miss", "joined"):
-            self._cache_requests.labels(result)
+        self._cached = {
+            each: self._cache_requests.labels(each) for each in ("hit", "stale", "miss", "joined")
+        }
+        self._answered: dict[tuple[str, Source, str], Counter] = {}
         for result in ("done", "dropped", "failed"):
             self._cache_fills.labels(result)
         for cache in ("targeting", "creative"):
@@ -153,24 +185,21 @@ class Metrics(RuntimeObserver):
         for result in ("done", "failed"):
             self._saves.labels(result)
 
-    def call_started(self, kind: str, service: str, method: str) -> None:
-        """A gRPC call has reached its handler."""
-        self._started.labels(kind, service, method).inc()
-
-    def call_ended(self, kind: str, service: str, method: str, code: str, seconds: float) -> None:
-        """A gRPC call has ended with a status code, for example "DeadlineExceeded"."""
-        self._handled.labels(kind, service, method, code).inc()
-        self._handling.labels(kind, service, method).observe(seconds)
-
-    def expect_method(self, kind: str, service: str, method: str) -> None:
-        """Make a method's series exist before its first call, so that rates over them start at 0."""
-        self._started.labels(kind, service, method)
-        self._handled.labels(kind, service, method, "OK")
-        self._handling.labels(kind, service, method)
+    def method_series(self, kind: str, service: str, method: str) -> "MethodSeries":
+        """The series of a gRPC method; they exist from now on, so that rates over them start at 0."""
+        return MethodSeries(
+            self._started.labels(kind, service, method),
+            self._handling.labels(kind, service, method),
+            lambda code: self._handled.labels(kind, service, method, code),
+            self._refusal,
+        )
 
     def answered(self, method: str, source: Source, kind: str, *, late: bool) -> None:
         """An answer is handed to gRPC. `kind` is of `answer_kind`."""
-        self._answers.labels(method, source, kind).inc()
+        series = self._answered.get((method, source, kind))
+        if series is None:
+            series = self._answered[method, source, kind] = self._answers.labels(method, source, kind)
+        series.inc()
         if late:
             self._late.labels(method).inc()
 
@@ -206,7 +235,7 @@ class Metrics(RuntimeObserver):
         self._saves.labels("done" if done else "failed").inc()
 
     def request(self, result: str) -> None:
-        self._cache_requests.labels(result).inc()
+        self._cached[result].inc()
 
     def cache_size(self, cache: str, entries: int, size_bytes: int) -> None:
         self._cache_entries.labels(cache).set(entries)

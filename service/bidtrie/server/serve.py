@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from bidtrie.errors import InvalidInput
 from bidtrie.server.admin import Admin
@@ -18,8 +18,7 @@ from bidtrie.server.deadline import NO_LIMITS, Budget
 from bidtrie.server.http import HttpServer
 from bidtrie.server.lifecycle import Lifecycle
 from bidtrie.server.metrics import Metrics
-from bidtrie.server.metrics_interceptor import MetricsInterceptor
-from bidtrie.server.status_interceptor import StatusInterceptor
+from bidtrie.server.registration import WrappingServer
 from bidtrie.server.targeting import Targeting
 from bidtrie.v1 import (
     admin_pb2,
@@ -74,27 +73,28 @@ class Server:
         self._options = options
         self._lifecycle = Lifecycle(metrics)
         self._http = HttpServer(metrics.registry, lambda: self._lifecycle.ready)
-        self._grpc = grpc.aio.server(
-            interceptors=(MetricsInterceptor(metrics), StatusInterceptor()), options=_channel_options(options)
-        )
+        self._grpc = grpc.aio.server(options=_channel_options(options))
+        wrapping = WrappingServer(self._grpc, metrics)
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, wrapping)
         targeting_pb2_grpc.add_TargetingServicer_to_server(
-            Targeting(self._lifecycle, options.budget, metrics), self._grpc
+            Targeting(self._lifecycle, options.budget, metrics), wrapping
         )
         creative_pb2_grpc.add_CreativeServicer_to_server(
-            Creative(self._lifecycle, options.budget, metrics), self._grpc
+            Creative(self._lifecycle, options.budget, metrics), wrapping
         )
         admin = Admin(self._lifecycle, allowed=options.admin)
-        admin_pb2_grpc.add_AdminServicer_to_server(admin, self._grpc)
+        admin_pb2_grpc.add_AdminServicer_to_server(admin, wrapping)
         names = [service.full_name for service in _SERVICES]
         self._health_names = ("", *names)
         reflected = (*names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(reflected, self._grpc)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(reflected), wrapping
+        )
         for service in _SERVICES:
             for method in service.methods:
                 kind = "server_stream" if method.server_streaming else "unary"
-                metrics.expect_method(kind, service.full_name, method.name)
+                metrics.method_series(kind, service.full_name, method.name)
 
     @property
     def in_flight(self) -> int:

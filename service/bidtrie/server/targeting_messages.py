@@ -113,8 +113,15 @@ def _plain_context(context: targeting_pb2.Context, found: Violations) -> BidCont
 
 def target_response(request_id: str, answer: TargetAnswer, arrival: Arrival) -> targeting_pb2.TargetResponse:
     """The response, its total time taken now."""
+    message = answer_message(answer)
+    message.request_id = request_id
+    message.timings.CopyFrom(timings_message(answer.timings, arrival))
+    return message
+
+
+def answer_message(answer: TargetAnswer) -> targeting_pb2.TargetResponse:
+    """What is the same for whoever gets the answer."""
     return targeting_pb2.TargetResponse(
-        request_id=request_id,
         segments=[
             targeting_pb2.ScoredSegment(
                 id=segment.id,
@@ -132,7 +139,6 @@ def target_response(request_id: str, answer: TargetAnswer, arrival: Arrival) -> 
         model=answer.model,
         model_version=answer.model_version,
         prompt_version=answer.prompt_version,
-        timings=timings_message(answer.timings, arrival),
         fallback=answer.fallback,
         cache_age_ms=milliseconds(answer.cache_age_s),
         plan=answer.plan,

@@ -53,13 +53,13 @@ class Answers(Generic[A]):
         self._fills = fills
         self._requests = requests
 
-    def peek(self, key: str) -> Answered[A] | None:
-        """A fresh answer that lies in memory: the fast path, which needs no more than the key."""
+    def peek(self, key: str) -> tuple[A, float] | None:
+        """A fresh answer that lies in memory, and its age: the fast path, which needs no more than the key."""
         hit = self._cache.peek(key)
         if hit is None or hit.stale:
             return None
         self._requests.request("hit")
-        return Answered(hit.value, hit.age_s)
+        return hit.value, hit.age_s
 
     async def answer(self, question: Question[A]) -> Answered[A]:
         """From the cache, the model or a stand-in. Raises Overloaded or DeadlineExceeded where none of them has one."""

@@ -20,15 +20,20 @@ class Ports:
 
     grpc: int
     http: int
+    pid: int = 0
+    """The server's process."""
 
 
 @contextmanager
-def own_server(model: str, catalogs: Sequence[str] = (), arguments: Sequence[str] = ()) -> Iterator[Ports]:
+def own_server(
+    model: str, catalogs: Sequence[str] = (), arguments: Sequence[str] = (), *, module: str = "bidtrie"
+) -> Iterator[Ports]:
     """Start `bidtrie serve` on free ports of the loopback address, yield when it is ready, end it afterwards.
 
+    `module` is what Python runs in place of bidtrie, with the same command line.
     Raises BidtrieError with the server's last lines when it ends before it is ready.
     """
-    command = [sys.executable, "-m", "bidtrie", "serve", "--host", "127.0.0.1", "--grpc-port", "0"]
+    command = [sys.executable, "-m", module, "serve", "--host", "127.0.0.1", "--grpc-port", "0"]
     command += ["--http-port", "0", "--model", model, *arguments]
     if catalogs:
         command += ["--catalogs", ",".join(catalogs)]
@@ -68,7 +73,7 @@ def _wait_until_ready(process: "subprocess.Popen[str]") -> Ports:
         except ValueError:
             continue
         if event.get("event") == "listening":
-            ports = Ports(event["grpc_port"], event["http_port"])
+            ports = Ports(event["grpc_port"], event["http_port"], process.pid)
         elif event.get("event") == "ready" and ports is not None:
             return ports
     raise BidtrieError("the server ended before it was ready:\n" + "\n".join(last))

@@ -88,6 +88,11 @@ class Runtime(Backend):
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="bidtrie-loader")
         self._changing = asyncio.Lock()
 
+    def recall(self, query: TargetQuery) -> tuple[TargetAnswer, float] | None:
+        serving = self._serving
+        loaded = serving.catalogs.get(query.catalog or serving.default_catalog)
+        return None if loaded is None else serving.ranker.recall(query, loaded)
+
     async def target(self, query: TargetQuery) -> TargetAnswer:
         serving = self._serving
         name = query.catalog or serving.default_catalog

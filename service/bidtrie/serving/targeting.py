@@ -18,6 +18,7 @@ from bidtrie.requests import (
     Source,
     TargetAnswer,
     TargetQuery,
+    Timings,
 )
 from bidtrie.scheduling.job import Job, Plan
 from bidtrie.scheduling.outline import UNKNOWN_LATER, OutlineBook
@@ -35,6 +36,8 @@ from bidtrie.trie.prompt import PROMPT_VERSION, render, retrieval_text
 from bidtrie.trie.search import Bonus, SearchOptions, SearchResult, search
 
 _MOST_PROBLEMS_SHOWN = 20
+_MOST_KEYS = 4096
+_NO_TIME = Timings()
 
 
 @dataclass(slots=True)
@@ -60,20 +63,17 @@ class TargetingRanker:
         self.outlines = OutlineBook()
         self.prompt_length = PromptLength(settings.max_context_tokens)
         self._answers = answers
+        self._default_ranker = Ranker(settings.ranker)
+        self._keys: dict[TargetQuery, tuple[LoadedCatalog, str]] = {}
 
     async def rank(self, query: TargetQuery, loaded: LoadedCatalog) -> TargetAnswer:
         """Rank the catalog's segments. Raises InvalidInput for unknown segment ids, Overloaded and DeadlineExceeded."""
-        ranker = Ranker(self.settings.ranker) if query.ranker is Ranker.AUTO else query.ranker
-        if ranker is not Ranker.RETRIEVER:
-            # What was asked before was checked before.
-            known = self._answers.peek(key := self._key(query, loaded, ranker))
-            if known is not None:
-                return _answered(known)
+        ranker = self._ranker(query)
         request = _Request(self, query, loaded, ranker)
         if ranker is Ranker.RETRIEVER:
             return request.by_retriever()
         question = Question(
-            key=key,
+            key=self._key(query, loaded),
             compute=request.compute,
             fill=request.fill,
             stand_in=lambda: replace(request.by_retriever(), fallback=True),
@@ -83,11 +83,32 @@ class TargetingRanker:
         )
         return _answered(await self._answers.answer(question))
 
+    def recall(self, query: TargetQuery, loaded: LoadedCatalog) -> tuple[TargetAnswer, float] | None:
+        """A fresh answer from memory, and its age. What was answered before was checked before."""
+        if self._ranker(query) is Ranker.RETRIEVER:
+            return None
+        return self._answers.peek(self._key(query, loaded))
+
+    def _ranker(self, query: TargetQuery) -> Ranker:
+        return self._default_ranker if query.ranker is Ranker.AUTO else query.ranker
+
     def plans(self, query: TargetQuery, loaded: LoadedCatalog) -> list[Plan[SearchResult]]:
         """The plans of a query, best first, for the default ranker."""
-        return _Request(self, query, loaded, Ranker(self.settings.ranker)).plans(_Prompt())
+        return _Request(self, query, loaded, self._default_ranker).plans(_Prompt())
 
-    def _key(self, query: TargetQuery, loaded: LoadedCatalog, ranker: Ranker) -> str:
+    def _key(self, query: TargetQuery, loaded: LoadedCatalog) -> str:
+        """The cache's key. Pages come again and again: the keys of late queries are kept."""
+        known = self._keys.get(query)
+        if known is not None and known[0] is loaded:
+            return known[1]
+        key = self._digest(query, loaded)
+        if query.deadline is None:
+            if len(self._keys) >= _MOST_KEYS:
+                self._keys.clear()
+            self._keys[query] = loaded, key
+        return key
+
+    def _digest(self, query: TargetQuery, loaded: LoadedCatalog) -> str:
         context = query.context
         return cache_key(
             kind="targeting",
@@ -109,7 +130,7 @@ class TargetingRanker:
             blocked=query.blocked,
             normalization=query.normalization,
             prior=self.prior_weight(query),
-            ranker=ranker,
+            ranker=self._ranker(query),
             retriever_weight=self.settings.retriever_weight,
             beam=query.beam_width or self.settings.beam_width,
         )
@@ -283,7 +304,8 @@ def _chain(tokens: int, nodes: int, cached: int) -> StepShape:
 def _answered(answered: Answered[TargetAnswer]) -> TargetAnswer:
     if answered.age_s is None:
         return answered.answer
-    return replace(answered.answer, cache_age_s=answered.age_s, fallback=answered.fallback)
+    # What it took then is not what it takes now.
+    return replace(answered.answer, cache_age_s=answered.age_s, fallback=answered.fallback, timings=_NO_TIME)
 
 
 def _indices(query: TargetQuery, loaded: LoadedCatalog) -> tuple[list[int] | None, list[int]]:

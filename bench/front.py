@@ -1,7 +1,7 @@
 """Cached answers a second against a bare grpc.aio echo of the same sizes, in one run, in turn.
 
-The servers are on one core, the client on another. The client keeps 32 requests in flight over 4 connections and neither
-encodes nor decodes; every request is one of 64 pages, all of them in the cache.
+The servers are on one core, the client on another. The client keeps 32 requests in flight over 4 connections and
+neither encodes nor decodes; every request is one of 64 pages, all of them in the cache.
 
 python -m bench.front [--json FILE] [--seconds 4] [--rounds 3]
 """

@@ -91,6 +91,7 @@ def point(ports: Ports, rate: float, seconds: float, *, fallback: bool) -> dict[
         "expired_share": found.expired / found.offered,
         "refused_p50_ms": refused.p50 if refused else None,
         "refused_p99_ms": refused.p99 if refused else None,
+        "refused_in_handler_p50_ms": quantile_ms(before, after, "bidtrie_refusal_seconds", 0.5),
         "refused_in_handler_p99_ms": quantile_ms(before, after, "bidtrie_refusal_seconds", 0.99),
         "dropped_by_generator": found.dropped,
         "send_lag_p99_ms": found.send_lag_ms.p99 if found.send_lag_ms else None,

@@ -1,5 +1,6 @@
 """Whether a request that arrives can be answered in time, beside those that were promised an answer before it."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,37 +30,39 @@ def finish_times(
     return times
 
 
-def fits(
-    present: Sequence[Demand],
-    new: Demand,
-    *,
-    start: float,
-    step_fixed: float,
-    step_room: float,
-    margin: float,
-) -> bool:
-    """Whether `new` is done in time and makes nobody late who would be in time without it.
+class Backlog:
+    """Who was promised an answer, and whether one more fits among them."""
 
-    `margin` scales the predicted time of everything, from `start` on.
-    """
-    order = sorted(present)
-    position = sum(each.deadline <= new.deadline for each in order)
-    if new.deadline == float("inf"):
+    def __init__(
+        self, present: Sequence[Demand], *, start: float, step_fixed: float, step_room: float, margin: float
+    ) -> None:
+        """`start` is when the engine is free; `margin` scales the predicted time of everything from then on."""
+        self._order = sorted(present)
+        self._start, self._fixed, self._room, self._margin = start, step_fixed, step_room, margin
+        # Work up to each request and the steps of the longest until there, then what there is before the first.
+        self._work, self._steps = [0.0], [0]
+        for demand in self._order:
+            self._work.append(self._work[-1] + demand.work)
+            self._steps.append(max(self._steps[-1], demand.steps))
+
+    def _late(self, work: float, steps: int, deadline: float) -> bool:
+        time = work + self._fixed * max(steps, work / self._room)
+        return self._start + self._margin * time > deadline
+
+    def fits(self, new: Demand) -> bool:
+        """Whether a request is done in time, and makes nobody late who would be in time without it."""
+        order, work, steps = self._order, self._work, self._steps
+        position = bisect_right(order, new.deadline, key=lambda demand: demand.deadline)
+        longest = max(steps[position], new.steps)
+        if self._late(work[position] + new.work, longest, new.deadline):
+            return False
+        for i in range(position, len(order)):
+            longest = max(longest, order[i].steps)
+            if self._late(work[i + 1] + new.work, longest, order[i].deadline) and not self._late(
+                work[i + 1], steps[i + 1], order[i].deadline
+            ):
+                return False
         return True
-    before = finish_times(order, start=start, step_fixed=step_fixed, step_room=step_room)
-    after = finish_times(
-        [*order[:position], new, *order[position:]], start=start, step_fixed=step_fixed, step_room=step_room
-    )
-
-    def late(time: float, deadline: float) -> bool:
-        return start + margin * (time - start) > deadline
-
-    if late(after[position], new.deadline):
-        return False
-    return not any(
-        late(after[i + 1], order[i].deadline) and not late(before[i], order[i].deadline)
-        for i in range(position, len(order))
-    )
 
 
 def hopeless(

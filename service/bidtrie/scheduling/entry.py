@@ -44,6 +44,10 @@ class Entry:
     started: bool = False
     in_step: bool = False
     """The engine is computing `wanted` now."""
+    cheapest: Plan[Any] | None = None
+    """What it may shrink to before its first step, so that others find room."""
+    shrinks: bool = False
+    """It is to take its cheapest plan, unless it begins first."""
 
     @property
     def step(self) -> int:
@@ -54,8 +58,15 @@ class Entry:
         """Expected seconds of its steps after the next one, run alone."""
         return self.later_s[self.step] if self.step < len(self.later_s) else 0.0
 
+    def cheapest_demand(self, model: CostModel) -> Demand:
+        """What it would want with its cheapest plan."""
+        assert self.cheapest is not None
+        return plan_demand(self.cheapest, self.deadline, model)
+
     def demand(self, model: CostModel) -> Demand:
         """What it still wants after the step that is running now."""
+        if self.shrinks and not self.started:
+            return self.cheapest_demand(model)
         later = self.later_work_s[self.step] if self.step < len(self.later_work_s) else 0.0
         steps = max(1, len(self.later_s) - self.step)
         if self.in_step:
@@ -65,6 +76,12 @@ class Entry:
     def latest_end(self) -> float:
         """When its next step must have ended for the later ones to end in time."""
         return self.deadline - self.later()
+
+
+def plan_demand(plan: Plan[Any], deadline: float, model: CostModel) -> Demand:
+    """What a request with this plan wants."""
+    _, later_work = expectations(plan.outline, model)
+    return Demand(deadline, model.marginal(plan.outline[0]) + later_work[0], len(plan.outline))
 
 
 def expectations(outline: tuple[StepShape, ...], model: CostModel) -> tuple[list[float], list[float]]:

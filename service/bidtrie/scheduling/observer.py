@@ -14,6 +14,9 @@ class Observer:
     def planned(self, plan: str) -> None:
         """A request was admitted with this plan. On the caller's thread."""
 
+    def shrunk(self, plan: str) -> None:
+        """A request that was admitted with a better plan has to take this one, so that another fits."""
+
     def shed(self, service_class: ServiceClass, reason: str) -> None:
         """A request gets no answer of a model: queue_full, deadline (no plan fits), expired, kv_full. On any thread."""
 

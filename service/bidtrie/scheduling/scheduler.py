@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from bidtrie.engine.base import Engine
 from bidtrie.engine.tree_batch import Joined, StepOutput
 from bidtrie.errors import BidtrieError, DeadlineExceeded, EngineError, NotReady, OutOfSlots, Overloaded
-from bidtrie.scheduling.admission import Demand, finish_times, fits, hopeless
+from bidtrie.scheduling.admission import Backlog, Demand, finish_times, hopeless
 from bidtrie.scheduling.cost_model import CostModel
-from bidtrie.scheduling.entry import Entry, Outcome, expectations
+from bidtrie.scheduling.entry import Entry, Outcome, expectations, plan_demand
 from bidtrie.scheduling.job import OutOfTime, Plan
 from bidtrie.scheduling.observer import Observer
 from bidtrie.scheduling.selection import company_wait, in_order, select
@@ -127,6 +127,7 @@ class Scheduler:
         # Away from the lock: making a job may take a while.
         later, work = expectations(plan.outline, self.levels[plan.level].model)
         entry = Entry(service_class, end, now, plan, later, work, plan.make(), shape=plan.outline[0])
+        entry.cheapest = plans[-1] if plan is not plans[-1] else None
         entry.stats.plan, entry.stats.level = plan.name, plan.level
         with self._lock:
             self._refuse_if_stopped()
@@ -144,6 +145,12 @@ class Scheduler:
         with self._lock:
             arrived, self._arrived = self._arrived, []
             self._running += arrived
+        for entry in [*self._running]:
+            if entry.shrinks and not entry.started:
+                begun = entry.wanted is not None
+                self._shrink(entry)
+                if begun:
+                    self._resume(entry, None)
         for entry in arrived:
             if not self._leave(entry, self.clock()):
                 self._resume(entry, None)
@@ -180,27 +187,68 @@ class Scheduler:
     ) -> Plan[T] | None:
         if deadline == _NEVER:
             return plans[0]
-        share = self._share(service_class, now)
-        present: list[Demand] | None = None
-        for plan in plans:
+        competitors = self._competitors(service_class)
+        present = [self._demand(entry) for entry in competitors]
+        margin = 1.0 / self._share(service_class, now)
+
+        def fits(plan: Plan[T], among: list[Demand]) -> bool:
             level = self.levels[plan.level]
-            if present is None:
-                present = [self._demand(entry) for entry in self._competitors(service_class)]
-            _, later_work = expectations(plan.outline, level.model)
-            work = level.model.marginal(plan.outline[0]) + later_work[0]
-            if fits(
-                present,
-                Demand(deadline, work, len(plan.outline)),
+            backlog = Backlog(
+                among,
                 start=self._free_from(now),
                 step_fixed=level.model.fixed(),
                 step_room=self._step_room(level),
-                margin=level.model.margin / share,
-            ):
-                return plan
+                margin=level.model.margin * margin,
+            )
+            return backlog.fits(plan_demand(plan, deadline, level.model))
+
+        # The last is the cheapest: under overload that is the first question.
+        if fits(plans[-1], present):
+            return next(plan for plan in plans if plan is plans[-1] or fits(plan, present))
+        if self._make_others_shrink(
+            competitors, present, service_class, lambda among: fits(plans[-1], among)
+        ):
+            return plans[-1]
         if not present and now - self._stepped_at > _PROBE_S and deadline > now:
             # Predictions that refuse everybody would never be corrected: an idle engine tries one all the same.
             return plans[-1]
         return None
+
+    def _make_others_shrink(
+        self,
+        competitors: Sequence[Entry],
+        present: Sequence[Demand],
+        service_class: ServiceClass,
+        fits: Callable[[list[Demand]], bool],
+    ) -> bool:
+        """Whether the request fits when others that have not begun take their cheapest plan; then they shall.
+
+        Those go first that save most, and no more of them than needed.
+        """
+        savings = []
+        for i, entry in enumerate(competitors):
+            if (
+                entry.cheapest is None
+                or entry.shrinks
+                or entry.started
+                or entry.service_class is not service_class
+            ):
+                continue
+            small = entry.cheapest_demand(self.levels[entry.cheapest.level].model)
+            savings.append((present[i].work - small.work, i, small))
+        savings.sort(key=lambda saving: -saving[0])
+        among = list(present)
+        for _, i, small in savings:
+            among[i] = small
+        if not savings or not fits(among):
+            return False
+        among = list(present)
+        for _, i, small in savings:
+            among[i] = small
+            competitors[i].shrinks = True
+            if fits(among):
+                break
+        return True
 
     def _free_from(self, now: float) -> float:
         """When the step that is running is expected to end."""
@@ -248,6 +296,17 @@ class Scheduler:
         self._next_shape = plan.outline[0]
 
     # Rounds, on the engines' thread.
+
+    def _shrink(self, entry: Entry) -> None:
+        """Begin anew with the cheapest plan."""
+        plan = entry.cheapest
+        assert plan is not None
+        entry.job.close()
+        entry.cheapest, entry.shrinks = None, False
+        entry.plan, entry.job, entry.wanted, entry.shape = plan, plan.make(), None, plan.outline[0]
+        entry.later_s, entry.later_work_s = expectations(plan.outline, self.levels[plan.level].model)
+        entry.stats.plan, entry.stats.level = plan.name, plan.level
+        self.observer.shrunk(plan.name)
 
     def _leave(self, entry: Entry, now: float) -> bool:
         """End a job whose request was cancelled or has no time for another step."""

@@ -5,13 +5,14 @@ gRPC's own handling would answer a request that does not parse, and any exceptio
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from bidtrie.errors import BidtrieError, InvalidInput
+from bidtrie.errors import BidtrieError, InvalidInput, Overloaded
 from bidtrie.server.context import Context
 from bidtrie.server.handlers import behaviour_of, with_behaviour
 from bidtrie.server.status import internal, status_of
@@ -19,11 +20,17 @@ from bidtrie.server.status import internal, status_of
 logger = logging.getLogger(__name__)
 
 
-def guarded(handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
-    """The handler, whose errors become statuses: innermost of the wrappers."""
+def guarded(
+    handler: grpc.RpcMethodHandler, method: str, refused: Callable[[float], None]
+) -> grpc.RpcMethodHandler:
+    """The handler, whose errors become statuses: innermost of the wrappers.
+
+    `refused` gets the seconds from a call's arrival until RESOURCE_EXHAUSTED is handed to gRPC.
+    """
     inner, parse, many = behaviour_of(handler), handler.request_deserializer, handler.request_streaming
 
     async def behaviour(raw: Any, context: Context) -> Any:
+        begin = time.monotonic()
         try:
             return await inner(_parsed_all(parse, raw) if many else _parsed(parse, raw), context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
@@ -33,6 +40,8 @@ def guarded(handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandle
             if status is None:
                 logger.exception("call failed", extra={"method": method})
                 status = internal()
+            if isinstance(error, Overloaded):
+                refused(time.monotonic() - begin)
         except Exception:
             logger.exception("call failed", extra={"method": method})
             status = internal()

@@ -23,10 +23,8 @@ _NODES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 class MethodSeries:
     """What is counted of one gRPC method."""
 
-    def __init__(
-        self, started: Counter, handling: Histogram, handled: Callable[[str], Counter], refusal: Histogram
-    ) -> None:
-        self._started, self._handling, self._refusal = started, handling, refusal
+    def __init__(self, started: Counter, handling: Histogram, handled: Callable[[str], Counter]) -> None:
+        self._started, self._handling = started, handling
         self._make = handled
         self._handled = {"OK": handled("OK")}
 
@@ -41,8 +39,6 @@ class MethodSeries:
             handled = self._handled[code] = self._make(code)
         handled.inc()
         self._handling.observe(seconds)
-        if code == "ResourceExhausted":
-            self._refusal.observe(seconds)
 
 
 class Metrics(RuntimeObserver):
@@ -68,7 +64,7 @@ class Metrics(RuntimeObserver):
         )
         self._refusal = self._histogram(
             "bidtrie_refusal_seconds",
-            "Time in the handler of calls that end with RESOURCE_EXHAUSTED.",
+            "Time from a call's arrival in its handler until RESOURCE_EXHAUSTED is handed to gRPC.",
             _SECONDS,
         )
         self._answers = self._counter(
@@ -95,6 +91,9 @@ class Metrics(RuntimeObserver):
             "bidtrie_shed", "Requests that no model answered, by why.", ["class", "reason"]
         )
         self._plans = self._counter("bidtrie_plans", "Requests admitted, by how they are searched.", ["plan"])
+        self._shrunk = self._counter(
+            "bidtrie_plans_shrunk", "Requests that had to take a cheaper plan than they were admitted with."
+        )
         self._nodes = self._counter("bidtrie_engine_nodes", "Nodes (tokens) computed.", ["level", "class"])
         self._step_seconds = self._histogram(
             "bidtrie_engine_step_seconds", "Time of one engine step.", _SECONDS
@@ -191,8 +190,11 @@ class Metrics(RuntimeObserver):
             self._started.labels(kind, service, method),
             self._handling.labels(kind, service, method),
             lambda code: self._handled.labels(kind, service, method, code),
-            self._refusal,
         )
+
+    def refused(self, seconds: float) -> None:
+        """A call is refused for want of time or room, so long after it reached its handler."""
+        self._refusal.observe(seconds)
 
     def answered(self, method: str, source: Source, kind: str, *, late: bool) -> None:
         """An answer is handed to gRPC. `kind` is of `answer_kind`."""
@@ -209,6 +211,9 @@ class Metrics(RuntimeObserver):
 
     def planned(self, plan: str) -> None:
         self._plans.labels(plan).inc()
+
+    def shrunk(self, plan: str) -> None:
+        self._shrunk.inc()
 
     def shed(self, service_class: ServiceClass, reason: str) -> None:
         self._shed.labels(service_class, reason).inc()

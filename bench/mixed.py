@@ -16,6 +16,7 @@ from bidtrie.client import AsyncClient
 from bidtrie.load import LoadOptions, run_async
 from bidtrie.load.words import WORDS
 from bidtrie.serving.own_server import own_server
+from bidtrie.v1 import creative_pb2
 
 from bench.measure import machine, report
 from bench.overload import TMAX_MS, capacity
@@ -48,14 +49,18 @@ async def beside_creatives(port: int, rate: float, seconds: float) -> tuple[floa
         i = 0
         while True:
             i += 1
-            name = f"{WORDS[(number * 37 + i) % len(WORDS)]} {number} {i}"
-            await client.generate(name=name, description="Keeps tea warm for hours.", timeout_ms=60_000)
+            product = creative_pb2.Product(
+                name=f"{WORDS[(number * 37 + i) % len(WORDS)]} {number} {i}",
+                description="Keeps tea warm for hours.",
+            )
+            await client.generate(product=product, timeout_ms=60_000)
             written += 1
 
     async with AsyncClient(f"127.0.0.1:{port}") as client:
         writers = [asyncio.create_task(write(client, number)) for number in range(_CREATIVES_IN_FLIGHT)]
         goodput = await targeting(port, rate, seconds)
         for writer in writers:
+            assert not writer.done(), writer.exception()
             writer.cancel()
         await asyncio.gather(*writers, return_exceptions=True)
     return goodput, written

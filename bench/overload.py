@@ -168,6 +168,8 @@ def plot(figures: dict[str, Any], file: Path) -> None:
     right.axhline(TMAX_MS, color="grey", linestyle=":", label="tmax")
     right.set(xscale="log", xlabel="offered, requests a second", ylabel="p99 of answers, ms", ylim=(0, None))
     for axes in (left, right):
+        axes.set_xticks(offered, [f"{value:.0f}" for value in offered])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle("Targeting under overload: every context new, tmax 150 ms")

@@ -17,6 +17,7 @@ from bidtrie.client import AsyncClient
 from bidtrie.load import LoadOptions, run_async
 from bidtrie.load.report import LoadReport
 from bidtrie.serving.own_server import own_server
+from bidtrie.v1 import creative_pb2
 
 from bench.measure import machine, report
 from bench.overload import TMAX_MS, capacity
@@ -51,13 +52,14 @@ async def load(port: int, rate: float, seconds: float) -> LoadReport:
             i = 0
             while True:
                 i += 1
-                await client.generate(name=f"Cup number {i}", timeout_ms=60_000)
+                await client.generate(product=creative_pb2.Product(name=f"Cup number {i}"), timeout_ms=60_000)
                 await asyncio.sleep(2.0)
 
     beside = asyncio.create_task(creatives())
     fresh, _ = await asyncio.gather(
         run_async(options(rps=rate / 2, fresh=True)), run_async(options(rps=rate / 2, repeat=2_000))
     )
+    assert not beside.done(), beside.exception()
     beside.cancel()
     await asyncio.gather(beside, return_exceptions=True)
     return fresh

@@ -110,7 +110,8 @@ async def peer(talk: Talk) -> AsyncIterator[str]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await talk(reader, writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (OSError, RuntimeError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            # The other side has gone; uvloop calls writing to it then a RuntimeError.
             pass
         finally:
             writer.close()

@@ -421,4 +421,3 @@ async def test_a_creative_that_was_written_is_cached_and_one_drawn_anew_is_not(r
     assert [(await write(runtime, drawn))[1].cache_age_s for _ in range(2)] == [None, None]
     seeded = replace(query, sampling=Sampling(temperature=1.0, seed=7))
     assert [(await write(runtime, seeded))[1].cache_age_s is None for _ in range(2)] == [True, False]
-

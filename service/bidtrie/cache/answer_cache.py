@@ -39,6 +39,7 @@ class AnswerCache(Generic[V]):
     ) -> None:
         self._codec = codec
         self._fresh_s = fresh_s
+        self._gone_s = fresh_s + stale_s
         self._observer = observer or CacheObserver()
         self._memory: MemoryStore[V] = MemoryStore(
             max_bytes, fresh_s=fresh_s, stale_s=stale_s, name=name, observer=self._observer
@@ -59,7 +60,9 @@ class AnswerCache(Generic[V]):
         if found is None:
             return hit
         data, age_s = found
-        if hit is not None and hit.age_s <= age_s:
+        # Asked again: an answer may have been stored here while Redis was asked for an older one.
+        hit = self.peek(key)
+        if age_s >= self._gone_s or (hit is not None and hit.age_s <= age_s):
             return hit
         try:
             value = self._codec.decode(data)

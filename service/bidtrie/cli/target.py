@@ -90,6 +90,10 @@ def target(
     timings = response.timings
     if response.partial:
         console.print("partial: time ran out before the search was done")
+    if response.fallback:
+        console.print("fallback: the model had no time")
+    if response.HasField("cache_age_ms"):
+        console.print(f"from the cache, {response.cache_age_ms / 1000:.1f} s old")
     console.print(
         f"{common_pb2.Source.Name(response.source)}, {timings.total_ms:.1f} ms, "
         f"{timings.steps} steps, {timings.nodes} nodes"

@@ -87,6 +87,8 @@ class AsyncClient:
         prior_weight: float | None = None,
         ranker: targeting_pb2.Ranker = targeting_pb2.RANKER_AUTO,
         beam_width: int | None = None,
+        allow_partial: bool | None = None,
+        allow_fallback: bool | None = None,
         request_id: str = "",
         timeout_ms: float = TARGET_TIMEOUT_MS,
     ) -> targeting_pb2.TargetResponse:
@@ -113,6 +115,8 @@ class AsyncClient:
             prior_weight=prior_weight,
             ranker=ranker,
             beam_width=beam_width,
+            allow_partial=allow_partial,
+            allow_fallback=allow_fallback,
             request_id=request_id,
         )
         return await self._call(self._targeting.Target, request, timeout_ms)
@@ -127,6 +131,9 @@ class AsyncClient:
         candidates: int | None = None,
         sampling: creative_pb2.Sampling | None = None,
         tmax_ms: int | None = None,
+        allow_partial: bool | None = None,
+        allow_fallback: bool | None = None,
+        priority: creative_pb2.Priority = creative_pb2.PRIORITY_UNSPECIFIED,
         request_id: str = "",
         timeout_ms: float = GENERATE_TIMEOUT_MS,
     ) -> creative_pb2.GenerateResponse:
@@ -139,6 +146,9 @@ class AsyncClient:
             candidates=candidates,
             sampling=sampling,
             tmax_ms=tmax_ms,
+            allow_partial=allow_partial,
+            allow_fallback=allow_fallback,
+            priority=priority,
             request_id=request_id,
         )
         return await self._call(self._creative.Generate, request, timeout_ms)
@@ -153,6 +163,9 @@ class AsyncClient:
         candidates: int | None = None,
         sampling: creative_pb2.Sampling | None = None,
         tmax_ms: int | None = None,
+        allow_partial: bool | None = None,
+        allow_fallback: bool | None = None,
+        priority: creative_pb2.Priority = creative_pb2.PRIORITY_UNSPECIFIED,
         request_id: str = "",
         timeout_ms: float = GENERATE_TIMEOUT_MS,
     ) -> AsyncGenerator[creative_pb2.TextDelta | creative_pb2.GenerateResponse, None]:
@@ -168,6 +181,9 @@ class AsyncClient:
             candidates=candidates,
             sampling=sampling,
             tmax_ms=tmax_ms,
+            allow_partial=allow_partial,
+            allow_fallback=allow_fallback,
+            priority=priority,
             request_id=request_id,
         )
         async with _errors():

@@ -25,6 +25,8 @@ def target_request(
     prior_weight: float | None,
     ranker: targeting_pb2.Ranker,
     beam_width: int | None,
+    allow_partial: bool | None,
+    allow_fallback: bool | None,
     request_id: str,
 ) -> targeting_pb2.TargetRequest:
     """A request for a plain context, or for a BidRequest (bytes: as it came over the wire), not both."""
@@ -40,6 +42,10 @@ def target_request(
         ranker=ranker,
         beam_width=beam_width,
     )
+    if allow_partial is not None:
+        request.allow_partial = allow_partial
+    if allow_fallback is not None:
+        request.allow_fallback = allow_fallback
     context = targeting_pb2.Context(
         title=title,
         description=description,
@@ -69,10 +75,13 @@ def generate_request(
     candidates: int | None,
     sampling: creative_pb2.Sampling | None,
     tmax_ms: int | None,
+    allow_partial: bool | None,
+    allow_fallback: bool | None,
+    priority: creative_pb2.Priority,
     request_id: str,
 ) -> creative_pb2.GenerateRequest:
     """A request for texts."""
-    return creative_pb2.GenerateRequest(
+    request = creative_pb2.GenerateRequest(
         request_id=request_id,
         product=product,
         audience=audience,
@@ -81,4 +90,10 @@ def generate_request(
         candidates=candidates,
         sampling=sampling,
         tmax_ms=tmax_ms,
+        priority=priority,
     )
+    if allow_partial is not None:
+        request.allow_partial = allow_partial
+    if allow_fallback is not None:
+        request.allow_fallback = allow_fallback
+    return request

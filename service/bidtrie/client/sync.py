@@ -82,6 +82,8 @@ class Client:
         prior_weight: float | None = None,
         ranker: targeting_pb2.Ranker = targeting_pb2.RANKER_AUTO,
         beam_width: int | None = None,
+        allow_partial: bool | None = None,
+        allow_fallback: bool | None = None,
         request_id: str = "",
         timeout_ms: float = TARGET_TIMEOUT_MS,
     ) -> targeting_pb2.TargetResponse:
@@ -108,6 +110,8 @@ class Client:
             prior_weight=prior_weight,
             ranker=ranker,
             beam_width=beam_width,
+            allow_partial=allow_partial,
+            allow_fallback=allow_fallback,
             request_id=request_id,
         )
         response: targeting_pb2.TargetResponse = self._call(self._targeting.Target, request, timeout_ms)
@@ -123,6 +127,9 @@ class Client:
         candidates: int | None = None,
         sampling: creative_pb2.Sampling | None = None,
         tmax_ms: int | None = None,
+        allow_partial: bool | None = None,
+        allow_fallback: bool | None = None,
+        priority: creative_pb2.Priority = creative_pb2.PRIORITY_UNSPECIFIED,
         request_id: str = "",
         timeout_ms: float = GENERATE_TIMEOUT_MS,
     ) -> creative_pb2.GenerateResponse:
@@ -135,6 +142,9 @@ class Client:
             candidates=candidates,
             sampling=sampling,
             tmax_ms=tmax_ms,
+            allow_partial=allow_partial,
+            allow_fallback=allow_fallback,
+            priority=priority,
             request_id=request_id,
         )
         response: creative_pb2.GenerateResponse = self._call(self._creative.Generate, request, timeout_ms)
@@ -150,6 +160,9 @@ class Client:
         candidates: int | None = None,
         sampling: creative_pb2.Sampling | None = None,
         tmax_ms: int | None = None,
+        allow_partial: bool | None = None,
+        allow_fallback: bool | None = None,
+        priority: creative_pb2.Priority = creative_pb2.PRIORITY_UNSPECIFIED,
         request_id: str = "",
         timeout_ms: float = GENERATE_TIMEOUT_MS,
     ) -> Generator[creative_pb2.TextDelta | creative_pb2.GenerateResponse, None, None]:
@@ -165,6 +178,9 @@ class Client:
             candidates=candidates,
             sampling=sampling,
             tmax_ms=tmax_ms,
+            allow_partial=allow_partial,
+            allow_fallback=allow_fallback,
+            priority=priority,
             request_id=request_id,
         )
         with _errors():

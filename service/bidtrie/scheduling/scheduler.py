@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from bidtrie.engine.base import Engine
 from bidtrie.engine.tree_batch import Joined, StepOutput
 from bidtrie.errors import BidtrieError, DeadlineExceeded, EngineError, NotReady, OutOfSlots, Overloaded
-from bidtrie.scheduling.admission import Backlog, Demand, finish_times, hopeless
+from bidtrie.scheduling.admission import Backlog, Demand, hopeless
 from bidtrie.scheduling.cost_model import CostModel
 from bidtrie.scheduling.entry import Entry, Outcome, expectations, plan_demand
 from bidtrie.scheduling.job import OutOfTime, Plan
@@ -280,12 +280,9 @@ class Scheduler:
 
     def _refused(self, service_class: ServiceClass, reason: str, message: str) -> Overloaded:
         self.observer.shed(service_class, reason)
-        level = self.levels[0]
-        demands = [self._demand(entry) for entry in self._competitors(service_class)]
-        times = finish_times(
-            demands, start=0.0, step_fixed=level.model.fixed(), step_room=self._step_room(level)
-        )
-        return Overloaded(message, retry_after_s=max(times[-1] / 2 if times else 0.0, _LEAST_RETRY_S))
+        # By then about half of the work that is waiting will be done.
+        work = sum(self._demand(entry).work for entry in self._competitors(service_class))
+        return Overloaded(message, retry_after_s=max(work / 2, _LEAST_RETRY_S))
 
     def _note_arrival(self, now: float, service_class: ServiceClass, plan: Plan[Any]) -> None:
         if service_class is not ServiceClass.TARGETING:

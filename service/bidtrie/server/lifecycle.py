@@ -26,6 +26,7 @@ class Lifecycle:
         self.state = State.LOADING
         self.started_at = time.monotonic()
         metrics.in_flight.set_function(lambda: len(self._running))
+        metrics.ready.set_function(lambda: float(self.ready))
         self._backend: Backend | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._evicted: set[asyncio.Task[Any]] = set()

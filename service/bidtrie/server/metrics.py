@@ -121,6 +121,9 @@ class Metrics(RuntimeObserver):
         self.in_flight = self._gauge(
             "bidtrie_requests_in_flight", "Calls of bidtrie's services being handled, GetStatus aside."
         )
+        self.ready = self._gauge(
+            "bidtrie_ready", "1 where calls are taken; 0 while loading and while draining."
+        )
         self._cache_requests = self._counter(
             "bidtrie_cache_requests",
             "Requests that the cache may answer: hit, stale, miss, or joined to an equal request's computation.",

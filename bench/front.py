@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,7 +25,7 @@ from bidtrie.serving.own_server import own_server
 from bidtrie.v1 import targeting_pb2
 
 from bench.echo_server import METHOD
-from bench.measure import machine, report
+from bench.measure import machine, report, serving_parser
 
 _TARGET = "/bidtrie.v1.Targeting/Target"
 _PAGES, _IN_FLIGHT, _CONNECTIONS = 64, 32, 4
@@ -141,12 +140,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = serving_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="how often both are measured, in turn")
-    parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
-    parser.add_argument("--model", default="smollm2-135m", help="name or path of a checkpoint")
     options = parser.parse_args()
     report(run(options), options.json)
 

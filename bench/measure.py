@@ -24,6 +24,15 @@ def targeting_options(description: str | None, titles: int) -> argparse.Namespac
     return parser.parse_args()
 
 
+def serving_parser(description: str | None) -> argparse.ArgumentParser:
+    """The flags of the benchmarks that load a server of their own; each adds its own."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0] if description else None)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
+    parser.add_argument("--model", default="smollm2-135m", help="name or path of a checkpoint")
+    return parser
+
+
 def latency(name: str, milliseconds: Sequence[float]) -> dict[str, float]:
     """Median, 95th percentile, minimum and maximum, keyed `NAME_p50_ms` and so on."""
     return {

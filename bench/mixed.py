@@ -9,7 +9,6 @@ python -m bench.mixed [--json FILE] [--seconds 8] [--rounds 2]
 import argparse
 import asyncio
 import statistics
-from pathlib import Path
 from typing import Any
 
 from bidtrie.client import AsyncClient
@@ -18,7 +17,7 @@ from bidtrie.load.words import WORDS
 from bidtrie.serving.own_server import own_server
 from bidtrie.v1 import creative_pb2
 
-from bench.measure import machine, report
+from bench.measure import machine, report, serving_parser
 from bench.overload import TMAX_MS, capacity
 
 _CREATIVES_IN_FLIGHT = 4
@@ -91,12 +90,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = serving_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of each load")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turn")
-    parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
-    parser.add_argument("--model", default="smollm2-135m", help="name or path of a checkpoint")
     options = parser.parse_args()
     report(run(options), options.json)
 

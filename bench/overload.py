@@ -21,7 +21,7 @@ from bidtrie.load import LoadOptions, run
 from bidtrie.load.words import WORDS
 from bidtrie.serving.own_server import Ports, own_server
 
-from bench.measure import machine, report
+from bench.measure import machine, report, serving_parser
 from bench.scrape import quantile_ms, scrape, total
 
 TMAX_MS = 150
@@ -177,13 +177,10 @@ def plot(figures: dict[str, Any], file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = serving_parser(__doc__)
     parser.add_argument("--plot", type=Path, help="draw the curves to this file")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of each load")
     parser.add_argument("--threads", type=int, help="threads of the engine; unset: one a core")
-    parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
-    parser.add_argument("--model", default="smollm2-135m", help="name or path of a checkpoint")
     options = parser.parse_args()
     figures = measure(options)
     if options.plot is not None:

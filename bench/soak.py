@@ -19,7 +19,7 @@ from bidtrie.load.report import LoadReport
 from bidtrie.serving.own_server import own_server
 from bidtrie.v1 import creative_pb2
 
-from bench.measure import machine, report
+from bench.measure import machine, report, serving_parser
 from bench.overload import TMAX_MS, capacity
 
 _EVERY_S = 5.0
@@ -114,12 +114,9 @@ def plot(figures: dict[str, Any], file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = serving_parser(__doc__)
     parser.add_argument("--plot", type=Path, help="draw what was seen to this file")
     parser.add_argument("--minutes", type=float, default=20.0, help="length of the run")
-    parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
-    parser.add_argument("--model", default="smollm2-135m", help="name or path of a checkpoint")
     options = parser.parse_args()
     figures = run(options)
     if options.plot is not None:

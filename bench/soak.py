@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from bidtrie.client import AsyncClient
+from bidtrie.client.errors import RequestFailed
 from bidtrie.load import LoadOptions, run_async
 from bidtrie.load.report import LoadReport
 from bidtrie.serving.own_server import own_server
@@ -39,8 +40,8 @@ def watch(pid: int, stop: threading.Event, rows: list[tuple[float, float, int, i
         )
 
 
-async def load(port: int, rate: float, seconds: float) -> LoadReport:
-    """Half new pages, half repeated ones, and a creative now and then."""
+async def load(port: int, rate: float, seconds: float, failed: list[int]) -> LoadReport:
+    """Half new pages, half repeated ones, and a creative now and then: the numbers of those that failed are added."""
 
     def options(**more: Any) -> LoadOptions:
         return LoadOptions(
@@ -52,7 +53,11 @@ async def load(port: int, rate: float, seconds: float) -> LoadReport:
             i = 0
             while True:
                 i += 1
-                await client.generate(product=creative_pb2.Product(name=f"Cup number {i}"), timeout_ms=60_000)
+                product = creative_pb2.Product(name=f"Cup number {i}")
+                try:
+                    await client.generate(product=product, timeout_ms=60_000)
+                except RequestFailed:
+                    failed.append(i)
                 await asyncio.sleep(2.0)
 
     beside = asyncio.create_task(creatives())
@@ -68,12 +73,13 @@ async def load(port: int, rate: float, seconds: float) -> LoadReport:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one run, with the rows that were seen."""
     rows: list[tuple[float, float, int, int]] = []
+    failed: list[int] = []
     with own_server(options.model, [options.catalog]) as ports:
         peak = capacity(ports, 5.0)
         stop = threading.Event()
         watcher = threading.Thread(target=watch, args=(ports.pid, stop, rows))
         watcher.start()
-        summary = asyncio.run(load(ports.grpc, 0.8 * peak, 60 * options.minutes)).summary
+        summary = asyncio.run(load(ports.grpc, 0.8 * peak, 60 * options.minutes, failed)).summary
         stop.set()
         watcher.join()
     settled = np.array(rows[int(_SETTLING * len(rows)) :])
@@ -84,6 +90,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "capacity_rps": peak,
         "offered_rps": 2 * summary.offered_rps,
         "answered_in_time_share": summary.good / summary.offered,
+        "creatives_failed": len(failed),
         "memory_first_mib": float(settled[:10, 1].mean()),
         "memory_last_mib": float(settled[-10:, 1].mean()),
         "memory_slope_mib_per_minute": float(np.polyfit(minutes, settled[:, 1], 1)[0]),

@@ -336,15 +336,7 @@ class Scheduler:
         ordered = in_order(self._running, self._shares)
         index = ordered[0].plan.level
         level = self.levels[index]
-        ordered = [entry for entry in ordered if entry.plan.level == index]
-        late = hopeless(
-            [self._demand(entry) for entry in ordered],
-            start=now,
-            step_fixed=level.model.fixed(),
-            step_room=self._step_room(level),
-            margin=1.0,
-        )
-        ordered = [e for i, e in enumerate(ordered) if i not in late] + [ordered[i] for i in sorted(late)]
+        ordered = self._given_up_last([entry for entry in ordered if entry.plan.level == index], level, now)
         return select(
             ordered,
             level.model,
@@ -352,6 +344,23 @@ class Scheduler:
             max_seconds=self.max_step_s,
             max_nodes=level.engine.spec.max_nodes,
         )
+
+    def _given_up_last(self, ordered: list[Entry], level: Level, now: float) -> list[Entry]:
+        """Targeting requests that make the most of the others late go after those; other classes keep their place."""
+        places = [i for i, entry in enumerate(ordered) if entry.service_class is ServiceClass.TARGETING]
+        late = hopeless(
+            [self._demand(ordered[i]) for i in places],
+            start=now,
+            step_fixed=level.model.fixed(),
+            step_room=self._step_room(level),
+            margin=1.0,
+        )
+        if late:
+            kept = [place for k, place in enumerate(places) if k not in late]
+            moved = [ordered[i] for i in (*kept, *(places[k] for k in sorted(late)))]
+            for place, entry in zip(places, moved, strict=True):
+                ordered[place] = entry
+        return ordered
 
     def _wait(self, members: Sequence[Entry], now: float) -> float:
         if self.in_flight > len(members):

@@ -12,31 +12,20 @@ import statistics
 from typing import Any
 
 from bidtrie.client import AsyncClient
-from bidtrie.load import LoadOptions, run_async
+from bidtrie.load import run_async
 from bidtrie.load.words import WORDS
 from bidtrie.serving.own_server import own_server
 from bidtrie.v1 import creative_pb2
 
 from bench.measure import machine, report, serving_parser
-from bench.overload import TMAX_MS, capacity
+from bench.overload import TMAX_MS, WARM_UP_S, capacity, fresh_load
 
 _CREATIVES_IN_FLIGHT = 4
-_TIMEOUT_MS = 2_000.0
 
 
 async def targeting(port: int, rate: float, seconds: float) -> float:
     """Goodput."""
-    options = LoadOptions(
-        target=f"127.0.0.1:{port}",
-        rps=rate,
-        duration=seconds,
-        warm_up=1.0,
-        fresh=True,
-        tmax_ms=TMAX_MS,
-        timeout_ms=_TIMEOUT_MS,
-        allow_fallback=False,
-    )
-    return (await run_async(options)).summary.goodput_rps
+    return (await run_async(fresh_load(port, rate, seconds, fallback=False))).summary.goodput_rps
 
 
 async def beside_creatives(port: int, rate: float, seconds: float) -> tuple[float, int]:
@@ -77,7 +66,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 alone.append(asyncio.run(targeting(ports.grpc, share * peak, options.seconds)))
                 goodput, written = asyncio.run(beside_creatives(ports.grpc, share * peak, options.seconds))
                 mixed.append(goodput)
-                creatives.append(written / (options.seconds + 1.0))
+                creatives.append(written / (options.seconds + WARM_UP_S))
             name = f"{share:g}x"
             figures |= {
                 f"goodput_alone_{name}_rps": statistics.median(alone),

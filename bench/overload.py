@@ -18,7 +18,7 @@ from typing import Any
 
 from bidtrie.client import AsyncClient
 from bidtrie.load import LoadOptions, run
-from bidtrie.load.words import WORDS
+from bidtrie.load.words import distinct_words
 from bidtrie.serving.own_server import Ports, own_server
 
 from bench.measure import machine, report, serving_parser
@@ -29,6 +29,7 @@ MULTIPLES = (0.5, 1.0, 2.0, 5.0, 10.0)
 #: A gRPC deadline beyond tmax, so that a late answer is seen as one.
 _TIMEOUT_MS = 2_000.0
 _IN_FLIGHT = 16
+WARM_UP_S = 2.0
 
 
 def capacity(ports: Ports, seconds: float) -> float:
@@ -38,38 +39,40 @@ def capacity(ports: Ports, seconds: float) -> float:
         done = 0
         end = time.monotonic() + seconds
 
-        async def worker(client: AsyncClient, number: int) -> None:
+        titles = distinct_words(0)
+
+        async def worker(client: AsyncClient) -> None:
             nonlocal done
-            i = 0
             while time.monotonic() < end:
-                i += 1
-                words = [WORDS[hash((number, i, k)) % len(WORDS)] for k in range(6)]
-                await client.target(title=" ".join((*words, str(number * 1_000_000 + i))), timeout_ms=60_000)
+                await client.target(title=" ".join(next(titles)), timeout_ms=60_000)
                 done += 1
 
         async with AsyncClient(f"127.0.0.1:{ports.grpc}") as client:
-            await asyncio.gather(*(worker(client, number) for number in range(_IN_FLIGHT)))
+            await asyncio.gather(*(worker(client) for _ in range(_IN_FLIGHT)))
         return done / seconds
 
     return asyncio.run(measure())
 
 
+def fresh_load(port: int, rate: float, seconds: float, *, fallback: bool) -> LoadOptions:
+    """Open loop, every context new, after a warm-up that does not count."""
+    return LoadOptions(
+        target=f"127.0.0.1:{port}",
+        rps=rate,
+        duration=seconds,
+        warm_up=WARM_UP_S,
+        fresh=True,
+        tmax_ms=TMAX_MS,
+        timeout_ms=_TIMEOUT_MS,
+        allow_fallback=fallback,
+        max_in_flight=5_000,
+    )
+
+
 def point(ports: Ports, rate: float, seconds: float, *, fallback: bool) -> dict[str, Any]:
     """One load on one server."""
     before = scrape(ports.http)
-    found = run(
-        LoadOptions(
-            target=f"127.0.0.1:{ports.grpc}",
-            rps=rate,
-            duration=seconds,
-            warm_up=2.0,
-            fresh=True,
-            tmax_ms=TMAX_MS,
-            timeout_ms=_TIMEOUT_MS,
-            allow_fallback=fallback,
-            max_in_flight=5_000,
-        )
-    ).summary
+    found = run(fresh_load(ports.grpc, rate, seconds, fallback=fallback)).summary
     after = scrape(ports.http)
     refused = found.latency_ms.get("RESOURCE_EXHAUSTED")
     ok = found.latency_ms.get("OK")

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
+from typing import Any
 
 import pytest
 
@@ -135,3 +136,13 @@ async def command(reader: asyncio.StreamReader) -> list[bytes]:
         size = int((await reader.readuntil(b"\r\n"))[1:])
         parts.append((await reader.readexactly(size + 2))[:-2])
     return parts
+
+
+async def eventually(attempt: Callable[[], Awaitable[Any]]) -> Any:
+    """What `attempt` gives once it gives something: connections take their time, and a busy machine misses."""
+    for _ in range(1000):
+        result = await attempt()
+        if result is not None:
+            return result
+        await asyncio.sleep(0.01)
+    pytest.fail("nothing came within ten seconds")

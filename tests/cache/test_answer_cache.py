@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -13,7 +13,7 @@ from bidtrie.cache.hit import Hit
 from bidtrie.cache.redis_store import RedisStore
 from cache.both_loops import on_both_loops
 from cache.recording import Recording
-from cache.redis_server import RedisServer
+from cache.redis_server import RedisServer, eventually
 
 FRESH_S, STALE_S = 60.0, 40.0
 
@@ -217,15 +217,6 @@ async def test_the_wall_clock_is_never_asked(monkeypatch: pytest.MonkeyPatch) ->
 def server() -> Iterator[RedisServer]:
     with RedisServer() as running:
         yield running
-
-
-async def eventually(attempt: Callable[[], Awaitable[Any]]) -> Any:
-    for _ in range(1000):
-        result = await attempt()
-        if result is not None:
-            return result
-        await asyncio.sleep(0.01)
-    pytest.fail("nothing came within ten seconds")
 
 
 def replica(server: RedisServer, observer: Recording | None = None) -> AnswerCache[str]:

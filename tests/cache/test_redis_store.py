@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from bidtrie.cache.redis_store import RedisStore
 from bidtrie.errors import InvalidInput
 from cache.both_loops import on_both_loops
 from cache.recording import Recording
-from cache.redis_server import RedisServer, Talk, command, free_port, peer
+from cache.redis_server import RedisServer, Talk, command, eventually, free_port, peer
 
 LIFETIME_S = 100.0
 SECRET = "open-sesame"
@@ -50,16 +50,6 @@ def tasks_of_the_store() -> list[str]:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     names = [getattr(task.get_coro(), "__qualname__", "") for task in others]
     return [name for name in names if not name.startswith("peer.") and "_accept_connection" not in name]
-
-
-async def eventually(attempt: Callable[[], Awaitable[Any]]) -> Any:
-    """What `attempt` gives once it gives something: connections take their time, and a busy machine misses."""
-    for _ in range(1000):
-        result = await attempt()
-        if result is not None:
-            return result
-        await asyncio.sleep(0.01)
-    pytest.fail("nothing came within ten seconds")
 
 
 async def hit(store: RedisStore, key: str) -> tuple[bytes, float]:

@@ -4,7 +4,7 @@ import itertools
 import random
 
 import pytest
-from bidtrie.scheduling.admission import Backlog, Demand, finish_times, hopeless
+from bidtrie.scheduling.admission import Backlog, Demand, finish, hopeless
 
 NUMBERS = {"start": 1.0, "step_fixed": 0.5, "step_room": 2.0}
 
@@ -28,12 +28,12 @@ def drawn(rng: random.Random, count: int) -> list[Demand]:
 
 
 def test_finish_times_of_cases_that_can_be_worked_out():
-    one = Demand(9.0, 1.0, 2)
-    assert finish_times([one], **NUMBERS) == [1 + 1 + 2 * 0.5]
+    steps = {"step_fixed": 0.5, "step_room": 2.0}
+    assert finish(1.0, 2, **steps) == 1 + 2 * 0.5
     # Two share their steps; the work of four fills two steps.
-    assert finish_times([one, Demand(9.0, 3.0, 1)], **NUMBERS) == [3.0, 1 + 4 + 2 * 0.5]
-    assert finish_times([one, Demand(9.0, 9.0, 1)], **NUMBERS)[1] == 1 + 10 + 5 * 0.5
-    assert finish_times([], **NUMBERS) == []
+    assert finish(1.0 + 3.0, max(2, 1), **steps) == 4 + 2 * 0.5
+    assert finish(1.0 + 9.0, max(2, 1), **steps) == 10 + 5 * 0.5
+    assert finish(0.0, 0, **steps) == 0
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.4])

@@ -425,3 +425,18 @@ def test_pieces_of_a_prefill_fit_the_step_limit():
     assert scheduler.chunk() == 16
     scheduler.max_step_s = 10
     assert scheduler.chunk() == 512
+
+
+def test_the_more_work_waits_the_later_a_refused_request_shall_come_back(engine):
+    scheduler = Scheduler([Level(engine)], max_requests=100, clock=lambda: 1.0)
+    plan = Plan("full", 0, (StepShape(8, 0, 1, 0, 1),) * 5, lambda: chain(engine, [1], 5))
+    said = []
+    for _ in range(3):
+        for _ in range(10):
+            scheduler.submit([plan])
+        with pytest.raises(Overloaded) as refused:
+            scheduler.submit([plan], 0.5)
+        said.append(refused.value.retry_after_s)
+    work = 10 * 5 * scheduler.levels[0].model.marginal(plan.outline[0])
+    assert said == pytest.approx([work / 2, work, 1.5 * work])
+    scheduler.stop()

@@ -1,7 +1,7 @@
 """Who shares a step."""
 
 import pytest
-from bidtrie.scheduling.entry import Entry, expectations
+from bidtrie.scheduling.entry import Entry
 from bidtrie.scheduling.job import Plan
 from bidtrie.scheduling.selection import company_wait, in_order, select
 from bidtrie.scheduling.service_class import WEIGHTS, ServiceClass, Shares
@@ -15,11 +15,9 @@ INF = float("inf")
 def entry(nodes: int, deadline: float = INF, later: tuple[int, ...] = (), **more) -> Entry:
     outline = tuple(StepShape(n, 0, 0, 0, 1) for n in (nodes, *later))
     service_class = more.pop("service_class", ServiceClass.TARGETING)
-    after, work = expectations(outline, MODEL)
-    plan = Plan("full", 0, outline, lambda: iter(()))
-    return Entry(
-        service_class, deadline, more.pop("arrived", 0.0), plan, after, work, iter(()), shape=outline[0]
-    )
+    made = Entry(service_class, deadline, more.pop("arrived", 0.0))
+    made.take(Plan("full", 0, outline, lambda: iter(())), MODEL)
+    return made
 
 
 def chosen(entries, now=0.0, max_seconds=INF, max_nodes=1000):

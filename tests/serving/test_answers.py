@@ -7,10 +7,10 @@ from bidtrie.cache.answer_cache import AnswerCache, Codec
 from bidtrie.cache.fill_queue import FillQueue
 from bidtrie.errors import DeadlineExceeded, InvalidInput, Overloaded
 from bidtrie.serving.answers import Answers, Question
-from bidtrie.serving.cache_observer import CacheRequests
+from bidtrie.serving.runtime_observer import RuntimeObserver
 
 
-class Requests(CacheRequests):
+class Requests(RuntimeObserver):
     def __init__(self) -> None:
         self.seen: list[str] = []
 

@@ -13,21 +13,13 @@ class Demand(NamedTuple):
     steps: int
 
 
-def finish_times(
-    demands: Sequence[Demand], *, start: float, step_fixed: float, step_room: float
-) -> list[float]:
-    """When each request, in order of deadline, is predicted to be done.
+def finish(work: float, steps: int, *, step_fixed: float, step_room: float) -> float:
+    """Seconds until requests are done that together want so much work, the longest of them so many steps.
 
-    Requests share steps. All work up to a request's own has to be done before it, and as many steps as the longest of
-    them needs, or as their work fills: each step costs `step_fixed` seconds and takes `step_room` seconds of work.
+    Requests share steps: there are as many as the longest needs, or as the work fills. Each costs `step_fixed` seconds
+    and takes `step_room` seconds of work.
     """
-    times = []
-    work, steps = 0.0, 0
-    for demand in demands:
-        work += demand.work
-        steps = max(steps, demand.steps)
-        times.append(start + work + step_fixed * max(steps, work / step_room))
-    return times
+    return work + step_fixed * max(steps, work / step_room)
 
 
 class Backlog:
@@ -36,7 +28,10 @@ class Backlog:
     def __init__(
         self, present: Sequence[Demand], *, start: float, step_fixed: float, step_room: float, margin: float
     ) -> None:
-        """`start` is when the engine is free; `margin` scales the predicted time of everything from then on."""
+        """`start` is when the engine is free; `margin` scales the predicted time of everything from then on.
+
+        All work up to a request's own, in order of deadline, has to be done before it.
+        """
         self._order = sorted(present)
         self._start, self._fixed, self._room, self._margin = start, step_fixed, step_room, margin
         # Work up to each request and the steps of the longest until there, then what there is before the first.
@@ -46,7 +41,7 @@ class Backlog:
             self._steps.append(max(self._steps[-1], demand.steps))
 
     def _late(self, work: float, steps: int, deadline: float) -> bool:
-        time = work + self._fixed * max(steps, work / self._room)
+        time = finish(work, steps, step_fixed=self._fixed, step_room=self._room)
         return self._start + self._margin * time > deadline
 
     def fits(self, new: Demand) -> bool:
@@ -75,16 +70,16 @@ def hopeless(
     """
     kept: list[int] = []
     given_up: set[int] = set()
-    for i in range(len(demands)):
+
+    def end() -> float:
+        work = sum(demands[k].work for k in kept)
+        steps = max(demands[k].steps for k in kept)
+        return start + margin * finish(work, steps, step_fixed=step_fixed, step_room=step_room)
+
+    for i, demand in enumerate(demands):
         kept.append(i)
-        while kept:
-            chosen = [demands[k] for k in kept]
-            end = finish_times(chosen, start=start, step_fixed=step_fixed, step_room=step_room)[-1]
-            if start + margin * (end - start) <= demands[i].deadline:
-                break
+        while i not in given_up and end() > demand.deadline:
             worst = max(kept, key=lambda k: demands[k].work)
             kept.remove(worst)
             given_up.add(worst)
-            if worst == i:
-                break
     return given_up

@@ -9,14 +9,13 @@ steps what slows every step alike, such as another program on the machine. On to
 predicted.
 """
 
-from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bidtrie.scheduling.recent_quantile import RecentQuantile
 from bidtrie.scheduling.step_shape import StepShape
 
 Float64 = NDArray[np.float64]
@@ -59,8 +58,7 @@ class CostModel:
         self._theta[0], self._theta[1] = UNKNOWN_STEP_S, UNKNOWN_NODE_S
         self._gram, self._moment = np.zeros((FEATURES, FEATURES)), np.zeros(FEATURES)
         self._gram_kept, self._moment_kept = np.zeros((FEATURES, FEATURES)), np.zeros(FEATURES)
-        self._recent: deque[float] = deque()
-        self._sorted: list[float] = []
+        self._ratios = RecentQuantile(_WINDOW, QUANTILE)
         self._coefficients: list[float] = self._theta.tolist()
 
     def mean(self, shape: StepShape) -> float:
@@ -114,14 +112,10 @@ class CostModel:
         return ratio
 
     def _note(self, ratio: float) -> None:
-        self._recent.append(ratio)
-        insort(self._sorted, ratio)
-        if len(self._recent) > _WINDOW:
-            del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
-        place = min(int(QUANTILE * len(self._sorted)), len(self._sorted) - 1)
-        seen = max(1.0, self._sorted[place])
+        self._ratios.note(ratio)
+        seen = max(1.0, self._ratios.value())
         # Until there are enough to have seen the quantile, what is unknown counts as bad.
-        self.margin = max(seen, 1.5) if len(self._sorted) < 20 else seen
+        self.margin = max(seen, 1.5) if len(self._ratios) < 20 else seen
 
     def _fit(self) -> None:
         gram, moment = self._gram + self._gram_kept, self._moment + self._moment_kept

@@ -30,12 +30,12 @@ class Entry:
     deadline: float
     """Infinite: none."""
     arrived: float
-    plan: Plan[Any]
-    later_s: list[float]
+    plan: Plan[Any] = field(init=False)
+    job: Job[Any] = field(init=False)
+    later_s: list[float] = field(init=False)
     """At i: expected seconds, run alone, of all steps after step i."""
-    later_work_s: list[float]
+    later_work_s: list[float] = field(init=False)
     """At i: what those steps add to steps that others pay for."""
-    job: Job[Any]
     future: "Future[Outcome[Any]]" = field(default_factory=Future)
     stats: JobStats = field(default_factory=JobStats)
     wanted: TreeBatch | None = None
@@ -48,6 +48,12 @@ class Entry:
     """What it may shrink to before its first step, so that others find room."""
     shrinks: bool = False
     """It is to take its cheapest plan, unless it begins first."""
+
+    def take(self, plan: Plan[Any], model: CostModel) -> None:
+        """Begin with a plan, whose costs `model` knows."""
+        self.plan, self.job, self.wanted, self.shape = plan, plan.make(), None, plan.outline[0]
+        self.later_s, self.later_work_s = expectations(plan.outline, model)
+        self.stats.plan, self.stats.level = plan.name, plan.level
 
     @property
     def step(self) -> int:

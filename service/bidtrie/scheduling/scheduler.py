@@ -22,7 +22,7 @@ from bidtrie.engine.tree_batch import Joined, StepOutput
 from bidtrie.errors import BidtrieError, DeadlineExceeded, EngineError, NotReady, OutOfSlots, Overloaded
 from bidtrie.scheduling.admission import Backlog, Demand, hopeless
 from bidtrie.scheduling.cost_model import CostModel
-from bidtrie.scheduling.entry import Entry, Outcome, expectations, plan_demand
+from bidtrie.scheduling.entry import Entry, Outcome, plan_demand
 from bidtrie.scheduling.job import OutOfTime, Plan
 from bidtrie.scheduling.observer import Observer
 from bidtrie.scheduling.selection import company_wait, in_order, select
@@ -125,10 +125,8 @@ class Scheduler:
             if plan is None:
                 raise self._refused(service_class, "deadline", "the answer is predicted to come too late")
         # Away from the lock: making a job may take a while.
-        later, work = expectations(plan.outline, self.levels[plan.level].model)
-        entry = Entry(service_class, end, now, plan, later, work, plan.make(), shape=plan.outline[0])
-        entry.cheapest = plans[-1] if plan is not plans[-1] else None
-        entry.stats.plan, entry.stats.level = plan.name, plan.level
+        entry = Entry(service_class, end, now, cheapest=plans[-1] if plan is not plans[-1] else None)
+        entry.take(plan, self.levels[plan.level].model)
         with self._lock:
             self._refuse_if_stopped()
             self._arrived.append(entry)
@@ -191,27 +189,36 @@ class Scheduler:
         present = [self._demand(entry) for entry in competitors]
         margin = 1.0 / self._share(service_class, now)
 
-        def fits(plan: Plan[T], among: list[Demand]) -> bool:
-            level = self.levels[plan.level]
-            backlog = Backlog(
+        def backlog(among: Sequence[Demand], level: Level) -> Backlog:
+            return Backlog(
                 among,
                 start=self._free_from(now),
                 step_fixed=level.model.fixed(),
                 step_room=self._step_room(level),
                 margin=level.model.margin * margin,
             )
-            return backlog.fits(plan_demand(plan, deadline, level.model))
+
+        def demand(plan: Plan[T]) -> Demand:
+            return plan_demand(plan, deadline, self.levels[plan.level].model)
 
         # The last is the cheapest: under overload that is the first question.
-        if fits(plans[-1], present):
-            return next(plan for plan in plans if plan is plans[-1] or fits(plan, present))
+        cheapest = plans[-1]
+        level, least = self.levels[cheapest.level], demand(cheapest)
+        before = {cheapest.level: backlog(present, level)}
+        if before[cheapest.level].fits(least):
+            for plan in plans[:-1]:
+                if plan.level not in before:
+                    before[plan.level] = backlog(present, self.levels[plan.level])
+                if before[plan.level].fits(demand(plan)):
+                    return plan
+            return cheapest
         if self._make_others_shrink(
-            competitors, present, service_class, lambda among: fits(plans[-1], among)
+            competitors, present, service_class, lambda among: backlog(among, level).fits(least)
         ):
-            return plans[-1]
+            return cheapest
         if not present and now - self._stepped_at > _PROBE_S and deadline > now:
             # Predictions that refuse everybody would never be corrected: an idle engine tries one all the same.
-            return plans[-1]
+            return cheapest
         return None
 
     def _make_others_shrink(
@@ -300,9 +307,7 @@ class Scheduler:
         assert plan is not None
         entry.job.close()
         entry.cheapest, entry.shrinks = None, False
-        entry.plan, entry.job, entry.wanted, entry.shape = plan, plan.make(), None, plan.outline[0]
-        entry.later_s, entry.later_work_s = expectations(plan.outline, self.levels[plan.level].model)
-        entry.stats.plan, entry.stats.level = plan.name, plan.level
+        entry.take(plan, self.levels[plan.level].model)
         self.observer.shrunk(plan.name)
 
     def _leave(self, entry: Entry, now: float) -> bool:

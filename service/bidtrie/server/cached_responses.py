@@ -1,5 +1,6 @@
 """Responses with cached answers, most of which is encoded already."""
 
+from bidtrie.memo import Memo
 from bidtrie.requests import TargetAnswer, TargetQuery
 from bidtrie.server.deadline import Arrival
 from bidtrie.server.targeting_messages import answer_message
@@ -15,7 +16,7 @@ class CachedResponses:
     """
 
     def __init__(self) -> None:
-        self._known: dict[TargetQuery, tuple[TargetAnswer, bytes]] = {}
+        self._known: Memo[TargetQuery, tuple[TargetAnswer, bytes]] = Memo(_MOST)
 
     def encoded(
         self, request_id: str, query: TargetQuery, answer: TargetAnswer, age_s: float, arrival: Arrival
@@ -23,12 +24,7 @@ class CachedResponses:
         """A TargetResponse as bytes."""
         known = self._known.get(query)
         if known is None or known[0] is not answer:
-            message = answer_message(answer)
-            message.ClearField("timings")  # what it took then is not what it takes now
-            known = answer, message.SerializeToString()
-            if len(self._known) >= _MOST:
-                self._known.clear()
-            self._known[query] = known
+            known = self._known[query] = answer, answer_message(answer).SerializeToString()
         own = targeting_pb2.TargetResponse(
             request_id=request_id,
             cache_age_ms=int(1000 * age_s),

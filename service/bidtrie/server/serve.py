@@ -152,6 +152,7 @@ class Server:
         if self._lifecycle.backend is not None:
             await self._lifecycle.backend.close()
         await self._http.stop()
+        gc.unfreeze()  # so that what is left is freed in order when the process ends
         logger.info("stopped", extra={"ended_early": ended})
 
     async def _set_health(self, *, serving: bool) -> None:

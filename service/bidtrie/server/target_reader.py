@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from bidtrie.memo import Memo
 from bidtrie.requests import TargetQuery
 from bidtrie.server.deadline import Arrival
 from bidtrie.server.limits import MAX_REQUEST_ID, MAX_TMAX_MS
@@ -16,7 +17,7 @@ class TargetReader:
     """`read` is `target_query`; the same bytes, id and tmax aside, give the same query object."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, TargetQuery] = {}
+        self._known: Memo[bytes, TargetQuery] = Memo(_MOST)
 
     def read(
         self, request: targeting_pb2.TargetRequest, arrival: Arrival
@@ -40,8 +41,6 @@ class TargetReader:
         if query is None:
             _, query, _ = _parted(*target_query(request, arrival))
             if len(key) <= _MOST_BYTES:
-                if len(self._known) >= _MOST:
-                    self._known.clear()
                 self._known[key] = query
         return request_id, query, arrival.deadline(tmax_ms)
 

@@ -8,7 +8,7 @@ from bidtrie.cache.answer_cache import AnswerCache
 from bidtrie.cache.fill_queue import FillQueue
 from bidtrie.cache.single_flight import SingleFlight
 from bidtrie.errors import DeadlineExceeded, Overloaded
-from bidtrie.serving.cache_observer import CacheRequests
+from bidtrie.serving.runtime_observer import RuntimeObserver
 
 A = TypeVar("A")
 
@@ -47,18 +47,18 @@ class Answered(Generic[A]):
 class Answers(Generic[A]):
     """Answers questions of one kind."""
 
-    def __init__(self, cache: AnswerCache[A], fills: FillQueue, requests: CacheRequests) -> None:
+    def __init__(self, cache: AnswerCache[A], fills: FillQueue, observer: RuntimeObserver) -> None:
         self._cache = cache
         self._flights: SingleFlight[A] = SingleFlight()
         self._fills = fills
-        self._requests = requests
+        self._observer = observer
 
     def peek(self, key: str) -> tuple[A, float] | None:
         """A fresh answer that lies in memory, and its age: the fast path, which needs no more than the key."""
         hit = self._cache.peek(key)
         if hit is None or hit.stale:
             return None
-        self._requests.request("hit")
+        self._observer.request("hit")
         return hit.value, hit.age_s
 
     async def answer(self, question: Question[A]) -> Answered[A]:
@@ -67,19 +67,19 @@ class Answers(Generic[A]):
             return await self._without_cache(question)
         hit = await self._cache.lookup(question.key)
         if hit is not None and not hit.stale:
-            self._requests.request("hit")
+            self._observer.request("hit")
             return Answered(hit.value, hit.age_s)
         if hit is not None and question.fallback:
-            self._requests.request("stale")
+            self._observer.request("stale")
             self._fill(question)
             return Answered(hit.value, hit.age_s, fallback=True)
         try:
             answer, joined = await self._flights.run(question.key, question.compute)
-            self._requests.request("joined" if joined else "miss")
+            self._observer.request("joined" if joined else "miss")
             if joined and not question.accepts(answer):
                 answer = await question.compute()
         except (Overloaded, DeadlineExceeded) as error:
-            self._requests.request("miss")
+            self._observer.request("miss")
             self._fill(question)
             return _stand_in(question, error)
         if question.keeps(answer):

@@ -2,11 +2,13 @@
 
 from bidtrie.cache.observer import CacheObserver
 from bidtrie.scheduling.observer import Observer
-from bidtrie.serving.cache_observer import CacheRequests
 
 
-class RuntimeObserver(Observer, CacheObserver, CacheRequests):
+class RuntimeObserver(Observer, CacheObserver):
     """This one does not listen."""
+
+    def request(self, result: str) -> None:
+        """A request that may be answered from the cache: hit, stale, miss, or joined to an equal one's computation."""
 
     def cost_model_saved(self, done: bool) -> None:
         """A cost model was written to its file, or could not be. On a thread of its own."""

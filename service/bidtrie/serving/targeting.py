@@ -1,7 +1,7 @@
 """Ranks the segments of a catalog for one context."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bidtrie.cache.key import cache_key
 from bidtrie.engine.tree_batch import Float32
 from bidtrie.errors import InvalidInput, Violation
+from bidtrie.memo import Memo
 from bidtrie.requests import (
     Normalization,
     PageContext,
@@ -40,13 +41,6 @@ _MOST_KEYS = 4096
 _NO_TIME = Timings()
 
 
-@dataclass(slots=True)
-class _Prompt:
-    """The prompt's tokens, known when a plan has been chosen."""
-
-    tokens: list[int] = field(default_factory=list)
-
-
 class TargetingRanker:
     """Answers targeting queries with one model, or cheaper levels of it where time is short."""
 
@@ -64,7 +58,7 @@ class TargetingRanker:
         self.prompt_length = PromptLength(settings.max_context_tokens)
         self._answers = answers
         self._default_ranker = Ranker(settings.ranker)
-        self._keys: dict[TargetQuery, tuple[LoadedCatalog, str]] = {}
+        self._keys: Memo[TargetQuery, tuple[LoadedCatalog, str]] = Memo(_MOST_KEYS)
 
     async def rank(self, query: TargetQuery, loaded: LoadedCatalog) -> TargetAnswer:
         """Rank the catalog's segments. Raises InvalidInput for unknown segment ids, Overloaded and DeadlineExceeded."""
@@ -94,7 +88,7 @@ class TargetingRanker:
 
     def plans(self, query: TargetQuery, loaded: LoadedCatalog) -> list[Plan[SearchResult]]:
         """The plans of a query, best first, for the default ranker."""
-        return _Request(self, query, loaded, self._default_ranker).plans(_Prompt())
+        return _Request(self, query, loaded, self._default_ranker).plans
 
     def _key(self, query: TargetQuery, loaded: LoadedCatalog) -> str:
         """The cache's key. Pages come again and again: the keys of late queries are kept."""
@@ -103,8 +97,6 @@ class TargetingRanker:
             return known[1]
         key = self._digest(query, loaded)
         if query.deadline is None:
-            if len(self._keys) >= _MOST_KEYS:
-                self._keys.clear()
             self._keys[query] = loaded, key
         return key
 
@@ -162,7 +154,7 @@ class _Request:
 
     @cached_property
     def retriever_scores(self) -> Float32:
-        return self.loaded.retriever.scores(retrieval_text(self.context))
+        return self.loaded.retriever.scores(self.text)
 
     @cached_property
     def bonus(self) -> Bonus | None:
@@ -172,20 +164,30 @@ class _Request:
         scores = self.retriever_scores * np.float32(self.service.settings.retriever_weight)
         return Bonus(self.loaded.trie, scores, every)
 
+    @cached_property
+    def text(self) -> str:
+        return retrieval_text(self.context)
+
+    @cached_property
+    def prompt(self) -> list[int]:
+        """The prompt's tokens, the same for every plan; made when the first plan is chosen."""
+        service = self.service
+        tokenizer = service.levels[0].model.checkpoint.tokenizer  # all levels have the same
+        tokens = render(self.context, tokenizer, service.settings.max_context_tokens)
+        service.prompt_length.note(self.text, len(tokens))
+        return tokens
+
     async def compute(self) -> TargetAnswer:
         """By the best plan that fits the query's deadline."""
-        prompt = _Prompt()
-        return await self._run(self.plans(prompt), prompt, self.query.deadline, ServiceClass.TARGETING)
+        return await self._run(self.plans, self.query.deadline, ServiceClass.TARGETING)
 
     async def fill(self) -> TargetAnswer:
         """The full answer, when nothing else wants the engine."""
-        prompt = _Prompt()
-        return await self._run(self.plans(prompt)[:1], prompt, None, ServiceClass.FILL)
+        return await self._run(self.plans[:1], None, ServiceClass.FILL)
 
     async def _run(
         self,
         plans: Sequence[Plan[SearchResult]],
-        prompt: _Prompt,
         deadline: float | None,
         service_class: ServiceClass,
     ) -> TargetAnswer:
@@ -213,28 +215,29 @@ class _Request:
             prompt_version=PROMPT_VERSION,
             partial=result.partial,
             plan=stats.plan,
-            timings=timings(stats, cached + len(prompt.tokens), cached),
+            timings=timings(stats, cached + len(self.prompt), cached),
         )
 
-    def plans(self, prompt: _Prompt) -> list[Plan[SearchResult]]:
+    @property
+    def plans(self) -> list[Plan[SearchResult]]:
         """Every plan on the best level first, then all but the full one on each cheaper level."""
         ladder = target_plans(self.query.beam_width or self.service.settings.beam_width)
         if not self.query.allow_partial:
             ladder = tuple(plan for plan in ladder if plan.levels is None)
-        tokens = self.service.prompt_length.expected(retrieval_text(self.context))
+        tokens = self.service.prompt_length.expected(self.text)
         plans: list[Plan[SearchResult]] = []
         for level in range(len(self.service.levels)):
             chunk = self.service.dispatcher.scheduler.chunk(level)
             first = _chain(tokens, min(tokens, chunk), self.service.levels[level].cached_tokens)
             steps = -(-tokens // chunk)
             plans += [
-                self._plan(plan, level, prompt, first, steps, chunk)
+                self._plan(plan, level, first, steps, chunk)
                 for plan in ladder[min(level, len(ladder) - 1, 1) :]
             ]
         return plans
 
     def _plan(
-        self, plan: TargetPlan, level: int, prompt: _Prompt, first: StepShape, steps: int, chunk: int
+        self, plan: TargetPlan, level: int, first: StepShape, steps: int, chunk: int
     ) -> Plan[SearchResult]:
         """`first` is the shape of each of the `steps` that the prompt takes in pieces of `chunk` tokens."""
         outlines, catalog = self.service.outlines, self.loaded.catalog
@@ -242,29 +245,25 @@ class _Request:
         later = UNKNOWN_LATER if plan.levels is None else min(plan.levels - 1, UNKNOWN_LATER)
 
         def learn(shapes: list[StepShape]) -> None:
-            outlines.learn(kind, shapes[max(1, -(-len(prompt.tokens) // chunk)) - 1 :])
+            outlines.learn(kind, shapes[max(1, -(-len(self.prompt) // chunk)) - 1 :])
 
         return Plan(
             name=plan.name if level == 0 else f"{plan.name}@{level}",
             level=level,
             outline=(*(first,) * (steps - 1), *outlines.expected(kind, first, later)),
-            make=lambda: self._job(plan, level, prompt),
+            make=lambda: self._job(plan, level),
             least=steps if self.query.allow_partial else None,
             learn=learn,
         )
 
-    def _job(self, plan: TargetPlan, level: int, prompt: _Prompt) -> Job[SearchResult]:
+    def _job(self, plan: TargetPlan, level: int) -> Job[SearchResult]:
         service, query = self.service, self.query
         on = service.levels[level]
-        if not prompt.tokens:  # a plan may be exchanged for a cheaper one
-            tokenizer = on.model.checkpoint.tokenizer
-            prompt.tokens = render(self.context, tokenizer, service.settings.max_context_tokens)
-            service.prompt_length.note(retrieval_text(self.context), len(prompt.tokens))
         return search(
             on.model.engine,
             self.loaded.trie,
             on.targeting_prefix,
-            prompt.tokens,
+            self.prompt,
             SearchOptions(
                 top_k=query.top_k,
                 beam_width=plan.beam_width,
@@ -286,7 +285,7 @@ class _Request:
         if self.allowed is not None:
             segments = np.zeros(len(catalog), np.bool_)
             segments[trie.segment[np.flatnonzero(self.allowed & (trie.segment >= 0))]] = True
-        ranked = self.loaded.retriever.shortlist(retrieval_text(self.context), self.query.top_k, segments)
+        ranked = self.loaded.retriever.shortlist(self.text, self.query.top_k, segments)
         return TargetAnswer(
             segments=tuple(
                 ScoredSegment(

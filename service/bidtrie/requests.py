@@ -4,7 +4,7 @@ The server turns protobuf into these and back; whatever searches or writes takes
 Deadlines are on `time.monotonic()`, in seconds; None: no deadline. They are budgets: what is answered later is late.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -107,7 +107,8 @@ class TargetQuery:
     """Take an answer whose search was cut short."""
     allow_fallback: bool = True
     """Take a stand-in where the model has no time."""
-    deadline: float | None = None
+    deadline: float | None = field(default=None, compare=False)
+    """Not part of what is asked: queries that differ in it alone are equal."""
 
 
 @dataclass(frozen=True, slots=True)

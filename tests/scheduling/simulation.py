@@ -127,18 +127,26 @@ class Asked:
     outcome: str = ""
     ended: float = float("nan")
     sequence: int = -1
-    dispatched: list[float] = field(default_factory=list)
+    jobs: list[list[float]] = field(default_factory=list)
+    """When each step of each job that was made for it began."""
     future: Future[Any] | None = None
+
+    @property
+    def dispatched(self) -> list[float]:
+        """The steps of its own job; what an idle engine tries for nobody does not count."""
+        return self.jobs[0] if self.future is not None and self.jobs else []
 
 
 def asked_job(engine: SimulatedEngine, asked: Asked) -> Job[str]:
     sequence = asked.sequence = engine.open()
+    begins: list[float] = []
+    asked.jobs.append(begins)
     done = 0
     try:
         for i, nodes in enumerate(asked.steps):
             token = 666 if asked.fails and i == len(asked.steps) - 1 else 1
             yield TreeBatch.chain([token] * nodes, sequence)
-            asked.dispatched.append(engine.steps[-1][0])
+            begins.append(engine.steps[-1][0])
             done += 1
         return "full"
     except OutOfTime:

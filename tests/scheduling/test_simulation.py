@@ -219,6 +219,20 @@ def test_predictions_that_refuse_everybody_are_corrected():
     assert outcomes[-100:] == ["full"] * 100
 
 
+def test_what_is_refused_on_an_idle_engine_is_run_for_nobody():
+    model = knowing_model()
+    for _ in range(300):
+        model.learn(StepShape(20, 0, 0, 0, 1), 1.0)
+    asked = [Asked(0.0, 0.01, (20, 5)), Asked(1.0, 1.01, (20, 5)), Asked(1.001, 1.011, (20, 5))]
+    simulation = Simulation(asked, model=model)
+    simulation.run()
+    assert [each.outcome for each in asked] == ["Overloaded"] * 3
+    assert [each.ended for each in asked] == [each.arrival for each in asked], "all are told at once"
+    assert [len(each.jobs) for each in asked] == [1, 1, 0], "the engine was not idle when the third came"
+    assert [len(steps) for each in asked for steps in each.jobs] == [2, 2]
+    check(simulation, 256)
+
+
 def test_a_world_keeps_its_events_in_order():
     world, seen = World(), []
     for time in (0.3, 0.1, 0.2):

@@ -1,6 +1,7 @@
 """The cache in front of the model, on answers that are numbers."""
 
 import asyncio
+import time
 
 import pytest
 from bidtrie.cache.answer_cache import AnswerCache, Codec
@@ -97,6 +98,27 @@ async def test_without_time_something_stands_in_and_the_answer_follows(error):
     with pytest.raises(type(error)):
         await world.ask(key="", fallback=False)
     assert await world.ask(key="") == (-1, None, True)
+
+
+async def test_a_refusal_takes_no_task_and_teaches_how_long_a_stand_in_takes():
+    world = World()
+    assert world.answers.stand_in_s == 0.001
+
+    def refuse():
+        raise Overloaded("no", retry_after_s=1.0)
+
+    def slow_stand_in() -> int:
+        time.sleep(0.005)
+        return -2
+
+    tasks = len(asyncio.all_tasks())
+    question = world.question(key="", compute=refuse, stand_in=slow_stand_in)
+    coroutine = world.answers.answer(question)
+    with pytest.raises(StopIteration) as stopped:
+        coroutine.send(None)  # it never waits
+    assert stopped.value.value.answer == -2
+    assert len(asyncio.all_tasks()) == tasks
+    assert 0.005 <= world.answers.stand_in_s <= 0.02
 
 
 async def test_other_errors_are_no_reason_for_a_stand_in():

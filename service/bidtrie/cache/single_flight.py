@@ -1,9 +1,9 @@
 """One computation for callers who ask for the same thing at the same time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
 
@@ -28,12 +28,13 @@ class SingleFlight(Generic[V]):
         """Computations that run or are about to."""
         return len(self._flights)
 
-    async def run(self, key: str, compute: Callable[[], Awaitable[V]]) -> tuple[V, bool]:
+    async def run(self, key: str, compute: Callable[[], Coroutine[Any, Any, V]]) -> tuple[V, bool]:
         """The value of `compute`, and whether it is of somebody else's computation, which began before this call.
 
-        The computation is a task of its own: a caller that is cancelled frees only itself, and the computation is
-        cancelled when no caller is left. Its exception is raised in every caller. A caller that comes after the end
-        starts anew.
+        What `compute` raises when it is called is raised here at once, which is how a refusal costs no task. The
+        coroutine that it returns is a task of its own: a caller that is cancelled frees only itself, and the
+        computation is cancelled when no caller is left. Its exception is raised in every caller. A caller that comes
+        after the end starts anew.
         """
         flight = self._flights.get(key)
         while flight is not None and flight.abandoned:
@@ -50,7 +51,8 @@ class SingleFlight(Generic[V]):
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():
                 flight.abandoned = True
-                flight.task.cancel()
+                # After its first step, which is due before: a coroutine cancelled earlier could not clean up.
+                asyncio.get_running_loop().call_soon(flight.task.cancel)
         if flight.task.cancelled():
             raise asyncio.CancelledError
         error = flight.task.exception()
@@ -59,12 +61,13 @@ class SingleFlight(Generic[V]):
             raise error.with_traceback(flight.traceback)
         return flight.task.result(), joined
 
-    def _start(self, key: str, compute: Callable[[], Awaitable[V]]) -> _Flight[V]:
+    def _start(self, key: str, compute: Callable[[], Coroutine[Any, Any, V]]) -> _Flight[V]:
         flight: _Flight[V] = _Flight()
+        computation = compute()
 
         async def fly() -> V:
             try:
-                return await compute()
+                return await computation
             except BaseException as error:
                 flight.traceback = error.__traceback__
                 raise
@@ -79,6 +82,7 @@ class SingleFlight(Generic[V]):
             if self._flights.get(key) is flight:
                 # Cancelled before its first step, as when the loop shuts down: `fly` never reached its `finally`.
                 del self._flights[key]
+                computation.close()
 
         self._flights[key] = flight
         flight.task = asyncio.create_task(fly())

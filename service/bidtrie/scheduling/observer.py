@@ -18,7 +18,14 @@ class Observer:
         """A request that was admitted with a better plan has to take this one, so that another fits."""
 
     def shed(self, service_class: ServiceClass, reason: str) -> None:
-        """A request gets no answer of a model: queue_full, deadline (no plan fits), expired, kv_full. On any thread."""
+        """A request gets no answer of a model. On any thread.
+
+        late_on_arrival  its time had passed when it came
+        queue_full       too many requests are waiting or running
+        deadline         no plan fits its time
+        expired          its time passed while it waited or ran
+        kv_full          the KV cache has no room
+        """
 
     def started(self, service_class: ServiceClass, queue_seconds: float, slack: float) -> None:
         """A job's first step is about to run; it waited this long, and would end this long before its deadline."""

@@ -37,7 +37,7 @@ _NEVER = math.inf
 #: How fast the use of the engine and the rate of arrivals are forgotten, in seconds and as a share.
 _USE_SECONDS, _ARRIVAL_RATE = 1.0, 0.1
 _LEAST_RETRY_S = 0.005
-#: An engine that has not stepped for so many seconds takes a request that it predicts to be late.
+#: An engine that has not stepped for so many seconds runs what it refuses, for nobody, to see what it takes now.
 _PROBE_S = 0.05
 #: Fewest nodes of a prefill's piece: smaller ones cost more steps than they save.
 _LEAST_CHUNK = 16
@@ -122,8 +122,14 @@ class Scheduler:
                     service_class, "queue_full", f"{self.in_flight} requests are in flight already"
                 )
             plan = self._admit(plans, end, service_class, now)
+            refused = None
             if plan is None:
-                raise self._refused(service_class, "deadline", "the answer is predicted to come too late")
+                message = "the answer is predicted to come too late"
+                refused = self._refused(service_class, "deadline", message)
+        if plan is None:
+            self._probe(plans[-1], now)
+            assert refused is not None
+            raise refused
         # Away from the lock: making a job may take a while.
         entry = Entry(service_class, end, now, cheapest=plans[-1] if plan is not plans[-1] else None)
         entry.take(plan, self.levels[plan.level].model)
@@ -216,10 +222,23 @@ class Scheduler:
             competitors, present, service_class, lambda among: backlog(among, level).fits(least)
         ):
             return cheapest
-        if not present and now - self._stepped_at > _PROBE_S and deadline > now:
-            # Predictions that refuse everybody would never be corrected: an idle engine tries one all the same.
-            return cheapest
         return None
+
+    def _probe(self, plan: Plan[Any], now: float) -> None:
+        """Run a plan without a deadline on an idle engine: predictions that refuse everybody would never be corrected.
+
+        Its request has been answered otherwise by then, as what may be late is not to be waited for.
+        """
+        if self.in_flight or now - self._stepped_at <= _PROBE_S:
+            return
+        entry = Entry(ServiceClass.FILL, _NEVER, now)
+        entry.take(plan, self.levels[plan.level].model)
+        with self._lock:
+            if self._stopped:
+                entry.job.close()
+                return
+            self._arrived.append(entry)
+        self.wake()
 
     def _make_others_shrink(
         self,
@@ -315,12 +334,11 @@ class Scheduler:
         model = self.levels[entry.plan.level].model
         if entry.future.cancelled():
             self._end(entry)
-        elif now >= entry.deadline or (
-            # A lone request on an engine that has been idle delays nobody, and teaches what steps take now.
-            not (len(self._running) == 1 and not entry.started and now - self._stepped_at > _PROBE_S)
-            and self._too_late(entry, model, now)
-        ):
+        elif now >= entry.deadline:
             self._out_of_time(entry)
+        elif self._too_late(entry, model, now):
+            self._out_of_time(entry)
+            self._probe(entry.plan, now)
         else:
             return False
         return True

@@ -3,6 +3,7 @@
 from contextlib import aclosing
 
 from bidtrie.requests import GenerateAnswer, Source
+from bidtrie.scheduling.service_class import ServiceClass
 from bidtrie.server.answer_kind import kind_of_answer
 from bidtrie.server.context import Context
 from bidtrie.server.creative_messages import delta_update, generate_query, generate_response
@@ -38,7 +39,11 @@ class Creative(creative_pb2_grpc.CreativeServicer):
         answer: GenerateAnswer | None = None
         with self._lifecycle.call() as backend:
             query = generate_query(request, arrival)
-            async with within(query.deadline), aclosing(backend.generate(query)) as pieces:
+            wanted = ServiceClass.PREGENERATION if query.pregeneration else ServiceClass.CREATIVE
+            async with (
+                within(query.deadline, wanted, self._metrics),
+                aclosing(backend.generate(query)) as pieces,
+            ):
                 async for piece in pieces:
                     if isinstance(piece, GenerateAnswer):
                         answer = piece

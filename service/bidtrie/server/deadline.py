@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bidtrie.errors import DeadlineExceeded
+from bidtrie.scheduling.observer import Observer
+from bidtrie.scheduling.service_class import ServiceClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,18 @@ def is_late(deadline: float | None) -> bool:
 
 
 @asynccontextmanager
-async def within(deadline: float | None) -> AsyncIterator[None]:
+async def within(
+    deadline: float | None, service_class: ServiceClass, observer: Observer
+) -> AsyncIterator[None]:
     """Cancel the block when the deadline passes, and raise DeadlineExceeded: an answer after it is worth nothing.
 
+    `observer` is told of requests that no scheduler saw or whose end it cannot see: late_on_arrival, expired.
     The block must not yield to another task's code (no `yield` of a generator in it): a cancellation would go astray.
     """
     left = None if deadline is None else deadline - time.monotonic()
     if left is not None and left <= 0:
+        observer.arrived(service_class, left)
+        observer.shed(service_class, "late_on_arrival")
         raise DeadlineExceeded("the deadline had passed on arrival")
     timeout = asyncio.timeout(left)
     try:
@@ -74,4 +81,5 @@ async def within(deadline: float | None) -> AsyncIterator[None]:
     except TimeoutError:
         if not timeout.expired():
             raise
+        observer.shed(service_class, "expired")
         raise DeadlineExceeded("the deadline passed before the answer was ready") from None

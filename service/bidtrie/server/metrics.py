@@ -172,7 +172,7 @@ class Metrics(RuntimeObserver):
         for each in ServiceClass:
             self._slack_at_arrival.labels(each)
             self._slack_at_dispatch.labels(each)
-            for reason in ("queue_full", "deadline", "expired", "kv_full"):
+            for reason in ("late_on_arrival", "queue_full", "deadline", "expired", "kv_full"):
                 self._shed.labels(each, reason)
         self._cached = {
             each: self._cache_requests.labels(each) for each in ("hit", "stale", "miss", "joined")

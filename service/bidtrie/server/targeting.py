@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from bidtrie.scheduling.service_class import ServiceClass
 from bidtrie.server.answer_kind import kind_of_answer
 from bidtrie.server.cached_responses import CachedResponses
 from bidtrie.server.context import Context
@@ -35,7 +36,7 @@ class Targeting(targeting_pb2_grpc.TargetingServicer):
                 encoded = self._cached.encoded(request_id, query, answer, age_s, arrival)
                 self._metrics.answered("Target", answer.source, "cached", late=is_late(deadline))
                 return encoded
-            async with within(deadline):
+            async with within(deadline, ServiceClass.TARGETING, self._metrics):
                 answer = await backend.target(replace(query, deadline=deadline))
             response = target_response(request_id, answer, arrival)
             self._metrics.answered("Target", answer.source, kind_of_answer(answer), late=is_late(deadline))

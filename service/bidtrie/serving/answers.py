@@ -1,16 +1,22 @@
 """The cache in front of a model: hits, one computation for many equal requests, stand-ins, and filling up later."""
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bidtrie.cache.answer_cache import AnswerCache
 from bidtrie.cache.fill_queue import FillQueue
 from bidtrie.cache.single_flight import SingleFlight
 from bidtrie.errors import DeadlineExceeded, Overloaded
+from bidtrie.scheduling.recent_quantile import RecentQuantile
 from bidtrie.serving.runtime_observer import RuntimeObserver
 
 A = TypeVar("A")
+
+#: How long stand-ins are taken to need: this quantile of so many; so many seconds before the first, and at most.
+_WINDOW, _QUANTILE = 64, 0.95
+_STAND_IN_S, _MOST_STAND_IN_S = 0.001, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +24,8 @@ class Question(Generic[A]):
     """What `Answers` must know of a request.
 
     key        all that changes the answer; empty: the answer is not to be cached
-    compute    the answer within the request's budget; may be shared with equal requests
+    compute    the answer within the request's budget; may be shared with equal requests. It raises Overloaded when it
+               is called, or returns a coroutine
     fill       the full answer, whenever the engine is idle
     stand_in   an answer without the model; None: there is none
     fallback   whether a stand-in or a cached answer past its time is welcome
@@ -27,8 +34,8 @@ class Question(Generic[A]):
     """
 
     key: str
-    compute: Callable[[], Awaitable[A]]
-    fill: Callable[[], Awaitable[A]]
+    compute: Callable[[], Coroutine[Any, Any, A]]
+    fill: Callable[[], Coroutine[Any, Any, A]]
     stand_in: Callable[[], A | None]
     fallback: bool
     accepts: Callable[[A], bool]
@@ -52,6 +59,12 @@ class Answers(Generic[A]):
         self._flights: SingleFlight[A] = SingleFlight()
         self._fills = fills
         self._observer = observer
+        self._stand_ins = RecentQuantile(_WINDOW, _QUANTILE)
+
+    @property
+    def stand_in_s(self) -> float:
+        """Seconds that a stand-in takes."""
+        return min(self._stand_ins.value(), _MOST_STAND_IN_S) if self._stand_ins else _STAND_IN_S
 
     def peek(self, key: str) -> tuple[A, float] | None:
         """A fresh answer that lies in memory, and its age: the fast path, which needs no more than the key."""
@@ -81,7 +94,7 @@ class Answers(Generic[A]):
         except (Overloaded, DeadlineExceeded) as error:
             self._observer.request("miss")
             self._fill(question)
-            return _stand_in(question, error)
+            return self._stand_in(question, error)
         if question.keeps(answer):
             self._cache.store(question.key, answer)
         return Answered(answer)
@@ -90,7 +103,7 @@ class Answers(Generic[A]):
         try:
             return Answered(await question.compute())
         except (Overloaded, DeadlineExceeded) as error:
-            return _stand_in(question, error)
+            return self._stand_in(question, error)
 
     def _fill(self, question: Question[A]) -> None:
         async def fill() -> None:
@@ -100,9 +113,12 @@ class Answers(Generic[A]):
 
         self._fills.offer(question.key, fill)
 
-
-def _stand_in(question: Question[A], error: Exception) -> Answered[A]:
-    answer = question.stand_in() if question.fallback else None
-    if answer is None:
-        raise error
-    return Answered(answer, fallback=True)
+    def _stand_in(self, question: Question[A], error: Exception) -> Answered[A]:
+        if not question.fallback:
+            raise error
+        begin = time.monotonic()
+        answer = question.stand_in()
+        if answer is None:
+            raise error
+        self._stand_ins.note(time.monotonic() - begin)
+        return Answered(answer, fallback=True)

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeVar
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from bidtrie.errors import DeadlineExceeded
 from bidtrie.scheduling.entry import Outcome
@@ -12,6 +14,15 @@ from bidtrie.scheduling.service_class import ServiceClass
 from bidtrie.serving.hand_off import HandOff
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted(Generic[T]):
+    """A request that was admitted, and until when its outcome is waited for; None: until it comes."""
+
+    future: "Future[Outcome[T]]"
+    until: float | None
+    service_class: ServiceClass
 
 
 class Dispatcher:
@@ -24,19 +35,37 @@ class Dispatcher:
     async def run(
         self, plans: Sequence[Plan[T]], deadline: float | None, service_class: ServiceClass
     ) -> Outcome[T]:
-        """The outcome of the plan that was admitted.
+        """`submit`, then `outcome`."""
+        return await self.outcome(self.submit(plans, deadline, service_class))
 
-        The scheduler's deadline is earlier than `deadline` by what handing over takes. Raises what `Scheduler.submit`
-        and its future raise; DeadlineExceeded early enough for something else to be answered by `deadline`.
+    def submit(
+        self,
+        plans: Sequence[Plan[T]],
+        deadline: float | None,
+        service_class: ServiceClass,
+        stand_in_s: float = 0.0,
+    ) -> Submitted[T]:
+        """Hand a request over, or raise at once what `Scheduler.submit` raises.
+
+        The scheduler's deadline is earlier than `deadline` by what handing over takes. `outcome` gives up early enough
+        for something else to be answered by `deadline`, which takes `stand_in_s` seconds.
         """
+        if deadline is None:
+            return Submitted(self.scheduler.submit(plans, None, service_class), None, service_class)
         reserve = self.hand_off.reserve_s
-        end = None if deadline is None else deadline - reserve
-        future = self.scheduler.submit(plans, end, service_class)
         # A step that takes longer than predicted must not take the answer with it.
-        left = None if deadline is None else max(0.0, deadline - reserve / 2 - self.scheduler.clock())
+        spare = reserve / 2 + stand_in_s
+        future = self.scheduler.submit(plans, deadline - max(reserve, spare), service_class)
+        return Submitted(future, deadline - spare, service_class)
+
+    async def outcome(self, submitted: Submitted[T]) -> Outcome[T]:
+        """The outcome of the plan that was admitted. Raises what its future does, and DeadlineExceeded."""
+        until = submitted.until
+        left = None if until is None else max(0.0, until - self.scheduler.clock())
         try:
-            outcome = await asyncio.wait_for(asyncio.wrap_future(future), left)
+            outcome = await asyncio.wait_for(asyncio.wrap_future(submitted.future), left)
         except TimeoutError:
+            self.scheduler.observer.shed(submitted.service_class, "expired")
             raise DeadlineExceeded("the deadline passed before the answer was ready") from None
         self.hand_off.note(self.scheduler.clock() - outcome.stats.ended)
         return outcome

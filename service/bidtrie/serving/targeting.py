@@ -1,8 +1,9 @@
 """Ranks the segments of a catalog for one context."""
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from bidtrie.scheduling.service_class import ServiceClass
 from bidtrie.scheduling.step_shape import StepShape
 from bidtrie.serving.answers import Answered, Answers, Question
 from bidtrie.serving.compression_level import CompressionLevel
-from bidtrie.serving.dispatch import Dispatcher
+from bidtrie.serving.dispatch import Dispatcher, Submitted
 from bidtrie.serving.loaded_catalog import LoadedCatalog
 from bidtrie.serving.prompt_length import PromptLength
 from bidtrie.serving.target_plans import FULL, TargetPlan, target_plans
@@ -37,7 +38,7 @@ from bidtrie.trie.prompt import PROMPT_VERSION, render, retrieval_text
 from bidtrie.trie.search import Bonus, SearchOptions, SearchResult, search
 
 _MOST_PROBLEMS_SHOWN = 20
-_MOST_KEYS = 4096
+_MOST_KEYS, _MOST_SERVED = 4096, 64
 _NO_TIME = Timings()
 
 
@@ -59,6 +60,8 @@ class TargetingRanker:
         self._answers = answers
         self._default_ranker = Ranker(settings.ranker)
         self._keys: Memo[TargetQuery, tuple[LoadedCatalog, str]] = Memo(_MOST_KEYS)
+        #: By catalog and version: a digest of what does not change from query to query.
+        self._served: Memo[tuple[str, str], str] = Memo(_MOST_SERVED)
 
     async def rank(self, query: TargetQuery, loaded: LoadedCatalog) -> TargetAnswer:
         """Rank the catalog's segments. Raises InvalidInput for unknown segment ids, Overloaded and DeadlineExceeded."""
@@ -76,6 +79,11 @@ class TargetingRanker:
             keeps=lambda answer: not answer.partial and answer.plan == FULL,
         )
         return _answered(await self._answers.answer(question))
+
+    @property
+    def stand_in_s(self) -> float:
+        """Seconds that an answer without the model takes."""
+        return self._answers.stand_in_s
 
     def recall(self, query: TargetQuery, loaded: LoadedCatalog) -> tuple[TargetAnswer, float] | None:
         """A fresh answer from memory, and its age. What was answered before was checked before."""
@@ -96,20 +104,25 @@ class TargetingRanker:
         if known is not None and known[0] is loaded:
             return known[1]
         key = self._digest(query, loaded)
-        if query.deadline is None:
-            self._keys[query] = loaded, key
+        self._keys[query] = loaded, key
         return key
 
     def _digest(self, query: TargetQuery, loaded: LoadedCatalog) -> str:
         context = query.context
+        catalog = loaded.catalog.name, loaded.catalog.version
+        served = self._served.get(catalog)
+        if served is None:
+            served = self._served[catalog] = cache_key(
+                kind="targeting",
+                model=self.levels[0].model.checkpoint.content_hash,
+                engine=self.levels[0].model.engine.spec.model_hash,
+                catalog=catalog,
+                prompt=PROMPT_VERSION,
+                context_tokens=self.settings.max_context_tokens,
+                retriever_weight=self.settings.retriever_weight,
+            )
         return cache_key(
-            kind="targeting",
-            model=self.levels[0].model.checkpoint.content_hash,
-            engine=self.levels[0].model.engine.spec.model_hash,
-            catalog=loaded.catalog.name,
-            version=loaded.catalog.version,
-            prompt=PROMPT_VERSION,
-            context_tokens=self.settings.max_context_tokens,
+            served=served,
             title=context.title,
             description=context.description,
             keywords=context.keywords,
@@ -123,7 +136,6 @@ class TargetingRanker:
             normalization=query.normalization,
             prior=self.prior_weight(query),
             ranker=self._ranker(query),
-            retriever_weight=self.settings.retriever_weight,
             beam=query.beam_width or self.settings.beam_width,
         )
 
@@ -177,21 +189,24 @@ class _Request:
         service.prompt_length.note(self.text, len(tokens))
         return tokens
 
-    async def compute(self) -> TargetAnswer:
-        """By the best plan that fits the query's deadline."""
-        return await self._run(self.plans, self.query.deadline, ServiceClass.TARGETING)
+    @property
+    def stand_in_s(self) -> float:
+        """Seconds that the answer without the model takes, where it is welcome."""
+        return self.service.stand_in_s if self.query.allow_fallback else 0.0
 
-    async def fill(self) -> TargetAnswer:
+    def compute(self) -> Coroutine[Any, Any, TargetAnswer]:
+        """By the best plan that fits the query's deadline; raises at once where none does."""
+        submitted = self.service.dispatcher.submit(
+            self.plans, self.query.deadline, ServiceClass.TARGETING, self.stand_in_s
+        )
+        return self._answer(submitted)
+
+    def fill(self) -> Coroutine[Any, Any, TargetAnswer]:
         """The full answer, when nothing else wants the engine."""
-        return await self._run(self.plans[:1], None, ServiceClass.FILL)
+        return self._answer(self.service.dispatcher.submit(self.plans[:1], None, ServiceClass.FILL))
 
-    async def _run(
-        self,
-        plans: Sequence[Plan[SearchResult]],
-        deadline: float | None,
-        service_class: ServiceClass,
-    ) -> TargetAnswer:
-        outcome = await self.service.dispatcher.run(plans, deadline, service_class)
+    async def _answer(self, submitted: Submitted[SearchResult]) -> TargetAnswer:
+        outcome = await self.service.dispatcher.outcome(submitted)
         result, stats = outcome.result, outcome.stats
         level = self.service.levels[stats.level]
         catalog = self.loaded.catalog

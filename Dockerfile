@@ -10,7 +10,7 @@ ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 ARG CUDA_IMAGE=nvidia/cuda:12.8.1-base-ubuntu24.04
 ARG MODEL=smollm2-135m
 
-# --- wheels of bidtrie and of all it needs; CMake and Ninja come with pip ---
+# --- wheels of bidtrie, of all it needs, and of the client of Redis (cache_redis_url); CMake and Ninja come with pip ---
 FROM ${PYTHON_IMAGE} AS wheels
 # Versions come from the base image's release: a pinned one would vanish with its next security update.
 # hadolint ignore=DL3008
@@ -21,7 +21,7 @@ COPY kernels kernels
 COPY protos protos
 COPY service service
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    pip wheel --no-cache-dir --wheel-dir /wheels .
+    pip wheel --no-cache-dir --wheel-dir /wheels ".[redis]"
 
 # --- the model, and the catalog prepared for it ---
 FROM ${PYTHON_IMAGE} AS content

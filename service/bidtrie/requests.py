@@ -110,6 +110,11 @@ class TargetQuery:
     deadline: float | None = field(default=None, compare=False)
     """Not part of what is asked: queries that differ in it alone are equal."""
 
+    def __hash__(self) -> int:
+        # Of what tells most queries apart: all the fields would cost more than the rest of a cached answer.
+        context = self.context
+        return hash((context.title, context.description, context.app_name, self.catalog, self.top_k))
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredSegment:

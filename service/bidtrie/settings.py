@@ -36,7 +36,7 @@ class Settings(BaseModel):
         (),
         description="Catalogs to serve, the first one by default; none: every catalog of the catalog folder.",
     )
-    host: str = Field("0.0.0.0", description="Address to listen on.")
+    host: str = Field("0.0.0.0", description="Address to listen on; there is no TLS.")
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
     http_port: int = Field(
         8080, ge=0, le=65535, description="Port of /metrics and /health; 0 picks a free one."
@@ -106,7 +106,41 @@ class Settings(BaseModel):
     max_message_bytes: int = Field(1 << 20, ge=1024, le=1 << 28, description="Largest request.")
     drain_seconds: float = Field(10.0, ge=0, le=600, description="Grace for running requests after SIGTERM.")
     admin: bool = Field(False, description="Allow Admin.LoadCatalog and Admin.LoadModel.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level of log lines that are written."
+    )
+
+
+def flag_of(name: str) -> str:
+    """The flag of `bidtrie serve` for a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{ENVIRONMENT_PREFIX}{name.upper()}"
+
+
+def default_of(name: str) -> str:
+    """A setting's default as people read it: a list without members is "none", None is "unset"."""
+    default = Settings.model_fields[name].default
+    if isinstance(default, tuple):
+        return ",".join(default) or "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, float):
+        return f"{default:.15g}"
+    return "unset" if default is None else str(default)
+
+
+def is_list(name: str) -> bool:
+    """Whether a setting holds several values, which flags and environment variables separate by commas."""
+    return name in Settings.model_fields and isinstance(Settings.model_fields[name].default, tuple)
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """The members of a list as flags and environment variables have it."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def load_settings(
@@ -126,10 +160,10 @@ def load_settings(
     for variable, value in environment.items():
         if variable.startswith(ENVIRONMENT_PREFIX) and variable not in _NOT_SETTINGS:
             name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-            values[name], origin[name] = _parse_list(name, value), variable
+            values[name], origin[name] = split_list(value) if is_list(name) else value, variable
     for name, value in (flags or {}).items():
         if value is not None:
-            values[name], origin[name] = value, f"--{name.replace('_', '-')}"
+            values[name], origin[name] = value, flag_of(name)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -137,11 +171,20 @@ def load_settings(
         for problem in error.errors():
             name = str(problem["loc"][0])
             hint = problem["msg"]
-            if problem["type"] == "extra_forbidden":
+            if _is_table(values.get(name)):
+                hint = "is a table, expected settings at the top level of the file, under no [header]"
+            elif problem["type"] == "extra_forbidden":
                 close = difflib.get_close_matches(name, Settings.model_fields, n=1)
                 hint = "unknown setting" + (f"; did you mean {close[0]}?" if close else "")
             violations.append(Violation(origin.get(name, name), hint))
         raise InvalidInput(violations) from error
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value of the file is what stands below `[name]` or `[[name]]`."""
+    return isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(each, dict) for each in value)
+    )
 
 
 def _from_file(file: Path | None) -> dict[str, Any]:
@@ -153,10 +196,3 @@ def _from_file(file: Path | None) -> dict[str, Any]:
         raise InvalidInput.of(str(file), f"cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput.of(str(file), f"is not TOML: {error}") from error
-
-
-def _parse_list(name: str, value: str) -> Any:
-    """An environment variable's text; lists are comma-separated there."""
-    if name in ("catalogs", "levels"):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value

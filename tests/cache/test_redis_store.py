@@ -191,6 +191,9 @@ async def test_after_kill_9_lookups_are_misses_and_hits_come_back(caplog: pytest
             server.start()
             assert (await kept(store, "key", b"again"))[0] == b"again"
     assert "WARNING" in caplog.text
+    told = [(record.getMessage(), getattr(record, "url", None)) for record in caplog.records]
+    assert ("the shared cache answers", server.url.removesuffix("/0")) in told
+    assert ("the shared cache is out of reach", server.url.removesuffix("/0")) in told
 
 
 @on_both_loops
@@ -485,6 +488,9 @@ async def test_credentials_are_never_told(caplog: pytest.LogCaptureFixture) -> N
                     assert SECRET not in repr(store)
                     assert SECRET not in str(store)
     assert SECRET not in caplog.text
+    # What is not in the text of a log line, but in its fields, neither.
+    assert {record.url for record in caplog.records if hasattr(record, "url")}
+    assert not [record for record in caplog.records if SECRET in str(vars(record))]
 
 
 WRONG_URLS = [

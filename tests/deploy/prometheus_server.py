@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from bidtrie.serving.own_server import end_process
 from deploy.prometheus_files import FOLDER, load_yaml
 
 #: Bounds on hangs; a machine that is merely slow needs a fraction.
@@ -36,12 +37,7 @@ def process(command: Sequence[str], folder: Path) -> Iterator["subprocess.Popen[
         try:
             yield running
         finally:
-            running.terminate()
-            try:
-                running.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                running.kill()
-                running.wait()
+            end_process(running, STOP_SECONDS)
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:

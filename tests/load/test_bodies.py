@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bidtrie.errors import InvalidInput
 from bidtrie.load.bodies import make_bodies
-from bidtrie.load.options import Call, LoadOptions
+from bidtrie.load.options import Call, LoadOptions, Priority
 from bidtrie.load.words import DISTINCT, WORDS, distinct_words
 from bidtrie.requests import Ranker
 from bidtrie.v1 import creative_pb2, targeting_pb2
@@ -106,3 +106,16 @@ def test_pages_in_turn(tmp_path: Path) -> None:
     assert len(set(bodies(50, pages=file, repeat=2))) == 2
     with pytest.raises(InvalidInput, match="cannot be read"):
         bodies(1, pages=tmp_path / "none.tsv")
+
+
+@pytest.mark.parametrize(
+    ("priority", "expected"),
+    [
+        (None, creative_pb2.PRIORITY_UNSPECIFIED),
+        (Priority.BID, creative_pb2.PRIORITY_BID),
+        (Priority.PREGENERATION, creative_pb2.PRIORITY_PREGENERATION),
+    ],
+)
+def test_priority_of_texts(priority: Priority | None, expected: creative_pb2.Priority) -> None:
+    body = bodies(1, call=Call.GENERATE, priority=priority)[0]
+    assert creative_pb2.GenerateRequest.FromString(body).priority == expected

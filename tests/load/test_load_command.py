@@ -91,7 +91,7 @@ def test_texts(load: Command, server: ServerProcess) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--rps", "0"), "bidtrie: --rps: 0, expected 0.001 to 100000\n"),
+        (("--rps", "0"), "bidtrie: --rps: 0, expected 0.001 to 100,000\n"),
         (
             ("--load-schedule", "line", "--load-start", "9", "--load-step", "-1"),
             "bidtrie: --load-end: is required where the rate falls\n",
@@ -103,6 +103,12 @@ def test_texts(load: Command, server: ServerProcess) -> None:
         (("--pages", "/nonexistent.tsv"), "/nonexistent.tsv: cannot be read: No such file or directory\n"),
         (("--output", "/nonexistent/report.json"), "--output: /nonexistent/report.json cannot be written\n"),
         (("--plot", "/nonexistent/plot.png"), "--plot: /nonexistent/plot.png cannot be written\n"),
+        (("--total", "6000000"), "bidtrie: --total: 6,000,000, expected 1 to 5,000,000\n"),
+        (
+            ("--details",),
+            "bidtrie: --details: says what the JSON holds, expected beside --json or --output\n",
+        ),
+        (("--priority", "bid"), "bidtrie: --priority: is for --call generate only\n"),
         (("--plot", "plot.gif"), "--plot: plot.gif, expected a name that ends in .png or .svg\n"),
         ((), "bidtrie: 127.0.0.1:1: no server can be reached there\n"),
     ],
@@ -153,3 +159,11 @@ def test_plots_have_two_formats() -> None:
     check_plot(Path("a.PNG"))
     with pytest.raises(InvalidInput, match=r"expected a name that ends in \.png or \.svg"):
         check_plot(Path("a.pdf"))
+
+
+def test_details_are_in_the_json(load: Command, server: ServerProcess, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    code, out, _ = load("--target", server.grpc_address, *RUN, "--details", "--output", str(file))
+    assert code == 0
+    assert "40 requests" in out
+    assert len(json.loads(file.read_text())["details"]) == 40

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from bidtrie.errors import InvalidInput
-from bidtrie.load.options import Call, LoadOptions, ScheduleName
+from bidtrie.load.options import Call, LoadOptions, Priority, ScheduleName
 from bidtrie.requests import Ranker
 
 STEP: dict[str, Any] = {
@@ -49,6 +49,7 @@ def test_good_options(options: dict[str, Any]) -> None:
         ({**LINE, "load_step_duration": 1}, "--load-step-duration"),
         ({"fresh": True, "repeat": 3}, "--fresh"),
         ({"fresh": True, "pages": Path("x")}, "--fresh"),
+        ({"priority": Priority.BID}, "--priority"),
         ({"call": Call.GENERATE, "top_k": 3}, "--top-k"),
         ({"call": Call.GENERATE, "catalog": "c"}, "--catalog"),
         ({"call": Call.GENERATE, "ranker": Ranker.LLM}, "--ranker"),
@@ -72,3 +73,18 @@ def test_the_budget_is_the_smaller_of_deadline_and_tmax() -> None:
     assert LoadOptions(call=Call.GENERATE).budget_s == 30.0
     assert LoadOptions(tmax_ms=100).budget_s == 0.1
     assert LoadOptions(tmax_ms=100, timeout_ms=50).budget_s == 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"total": 6_000_000}, "--total: 6,000,000, expected 1 to 5,000,000"),
+        ({"seed": -1}, "--seed: -1, expected 0 to 9,223,372,036,854,775,807"),
+        ({"rps": 0.0005}, "--rps: 0.0005, expected 0.001 to 100,000"),
+        ({"rps": float("inf")}, "--rps: inf, expected 0.001 to 100,000"),
+    ],
+)
+def test_limits_are_written_as_people_write_them(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        LoadOptions(**options).check()
+    assert str(caught.value) == message

@@ -184,7 +184,7 @@ class RedisStore:
         """Until the connection fails or Redis is late too often, which raises."""
         if not await self._in_time(connection, [], []):
             raise _TooSlow
-        logger.info("the shared cache %s answers", self._address.label)
+        logger.info("the shared cache answers", extra={"url": self._address.label})
         self._connected = True
         late = 0
         while True:
@@ -272,7 +272,9 @@ class RedisStore:
 
     def _failed(self, why: str) -> None:
         level = logging.WARNING if self._connected or not self._failures else logging.DEBUG
-        logger.log(level, "the shared cache %s is out of reach: %s", self._address.label, why)
+        logger.log(
+            level, "the shared cache is out of reach", extra={"url": self._address.label, "reason": why}
+        )
         self._failures += 1
 
     def _release_waiting(self) -> None:

@@ -8,7 +8,9 @@ from bidtrie.errors import InvalidInput
 
 
 def creative(
-    name: Annotated[str, typer.Option(help="Name of the product or service.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the product or service; this or --description is required.")
+    ] = "",
     company: Annotated[str, typer.Option(help="Brand or company.")] = "",
     industry: Annotated[str, typer.Option(help="Industry or product category.")] = "",
     description: Annotated[str, typer.Option(help="What it is and why it is good.")] = "",
@@ -32,11 +34,15 @@ def creative(
     """
     from google.protobuf import json_format
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from bidtrie.cli.answer_notes import answer_notes
     from bidtrie.client import Client
     from bidtrie.v1 import creative_pb2
 
+    if not (name.strip() or description.strip()):
+        raise InvalidInput.of("--description", "is missing, and so is --name: one of them is required")
     kinds = {
         "headline": creative_pb2.SLOT_TYPE_HEADLINE,
         "description": creative_pb2.SLOT_TYPE_DESCRIPTION,
@@ -72,9 +78,15 @@ def creative(
         return
     table = Table("slot", "score", "characters", "text")
     for written_text in response.creatives:
-        row = (written_text.slot, f"{written_text.score:.2f}", str(len(written_text.text)), written_text.text)
-        table.add_row(*row)
+        length = str(len(written_text.text))
+        table.add_row(written_text.slot, f"{written_text.score:.2f}", length, escape(written_text.text))
     console = Console()
     console.print(table)
+    partial, fallback = (
+        "time ran out, some texts are missing",
+        "the model had no time, these texts are past theirs",
+    )
+    for note in answer_notes(response, partial=partial, fallback=fallback):
+        console.print(note)
     timings = response.timings
     console.print(f"{timings.total_ms:.1f} ms, {timings.steps} steps, {timings.nodes} nodes")

@@ -105,10 +105,11 @@ def creative(
     summary = summarize(chosen, answers)
     if not json_only:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("company", "written", "reference")
         for product, answer in list(zip(chosen, answers, strict=True))[:10]:
-            table.add_row(product.company, answer.text, product.reference)
+            table.add_row(*map(escape, (product.company, answer.text, product.reference)))
         Console().print(table)
     print(json.dumps(summary | {"products": products.name}))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bidtrie.errors import InvalidInput
-from bidtrie.load.options import DEFAULT_SECONDS, Arrivals, Call, LoadOptions, ScheduleName
+from bidtrie.load.options import DEFAULT_SECONDS, Arrivals, Call, LoadOptions, Priority, ScheduleName
 from bidtrie.requests import Ranker
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ def load(
     catalog: Annotated[str, typer.Option(help="Catalog; the server's default without it.")] = "",
     top_k: Annotated[int | None, typer.Option(help="Segments to return, 1 to 50.")] = None,
     ranker: Annotated[Ranker, typer.Option(help="Who ranks.")] = Ranker.AUTO,
+    priority: Annotated[
+        Priority | None,
+        typer.Option(help="Whose work goes first, for --call generate: bid if not told, or pregeneration."),
+    ] = None,
     tmax_ms: Annotated[int | None, typer.Option(help="The auction's time, as requests tell it.")] = None,
     timeout_ms: Annotated[
         float | None, typer.Option(help="gRPC deadline; 1,000 for target, 30,000 for generate without it.")
@@ -73,10 +77,11 @@ def load(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the JSON report to this file too.")] = None,
     details: Annotated[
-        bool, typer.Option("--details", help="Put a row for every request into the JSON.")
+        bool,
+        typer.Option("--details", help="Put a row for every request into the JSON: with --json or --output."),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(help='Draw the run into this .png or .svg; needs "bidtrie[plots]".')
+        Path | None, typer.Option(help=r'Draw the run into this .png or .svg; needs "bidtrie\[plots]".')
     ] = None,
 ) -> None:
     """Put load on a running server, in open loop: requests leave on time, however slow the answers are.
@@ -111,6 +116,7 @@ def load(
         catalog=catalog,
         top_k=top_k,
         ranker=ranker,
+        priority=priority,
         tmax_ms=tmax_ms,
         timeout_ms=timeout_ms,
         allow_partial=not no_partial,
@@ -120,6 +126,8 @@ def load(
         **({} if rps is None else {"rps": rps}),
     )
     options.check()
+    if details and not (as_json or output):
+        raise InvalidInput.of("--details", "says what the JSON holds, expected beside --json or --output")
     for flag, file in (("--output", output), ("--plot", plot)):
         if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
             raise InvalidInput.of(flag, f"{file} cannot be written")

@@ -1,21 +1,12 @@
 """`bidtrie target`."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bidtrie.errors import InvalidInput
-
-
-class RankerName(StrEnum):
-    """Who ranks, as a flag."""
-
-    AUTO = "auto"
-    RETRIEVER = "retriever"
-    LLM = "llm"
-    BOTH = "both"
+from bidtrie.requests import Ranker
 
 
 def target(
@@ -28,7 +19,7 @@ def target(
     ] = None,
     catalog: Annotated[str, typer.Option(help="Catalog; the server's default without it.")] = "",
     top_k: Annotated[int, typer.Option(help="Segments to return, 1 to 50.")] = 3,
-    ranker: Annotated[RankerName, typer.Option(help="Who ranks.")] = RankerName.AUTO,
+    ranker: Annotated[Ranker, typer.Option(help="Who ranks.")] = Ranker.AUTO,
     timeout_ms: Annotated[float, typer.Option(min=1, help="Deadline of the call.")] = 10_000,
     address: Annotated[str, typer.Option("--target", help="HOST:PORT of the server.")] = "127.0.0.1:50051",
     json_only: Annotated[bool, typer.Option("--json", help="Print the response as one JSON object.")] = False,
@@ -39,18 +30,14 @@ def target(
     """
     from google.protobuf import json_format
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    from bidtrie.cli.answer_notes import answer_notes
     from bidtrie.client import Client
     from bidtrie.openrtb.v2 import openrtb_pb2
-    from bidtrie.v1 import common_pb2, targeting_pb2
+    from bidtrie.v1 import common_pb2
 
-    rankers = {
-        RankerName.AUTO: targeting_pb2.RANKER_AUTO,
-        RankerName.RETRIEVER: targeting_pb2.RANKER_RETRIEVER,
-        RankerName.LLM: targeting_pb2.RANKER_LLM,
-        RankerName.BOTH: targeting_pb2.RANKER_BOTH,
-    }
     message = None
     if bid_request is not None:
         if title or description or keywords or app_name:
@@ -76,7 +63,7 @@ def target(
             bid_request=message,
             catalog=catalog,
             top_k=top_k,
-            ranker=rankers[ranker],
+            ranker=ranker,
             timeout_ms=timeout_ms,
         )
     if json_only:
@@ -84,16 +71,13 @@ def target(
         return
     table = Table("score", "id", "segment")
     for segment in response.segments:
-        table.add_row(f"{segment.score:.2f}", segment.id, " > ".join(segment.path))
+        table.add_row(f"{segment.score:.2f}", escape(segment.id), escape(" > ".join(segment.path)))
     console = Console()
     console.print(table)
     timings = response.timings
-    if response.partial:
-        console.print("partial: time ran out before the search was done")
-    if response.fallback:
-        console.print("fallback: the model had no time")
-    if response.HasField("cache_age_ms"):
-        console.print(f"from the cache, {response.cache_age_ms / 1000:.1f} s old")
+    partial, fallback = "time ran out before the search was done", "the model had no time"
+    for note in answer_notes(response, partial=partial, fallback=fallback):
+        console.print(note)
     console.print(
         f"{common_pb2.Source.Name(response.source)}, {timings.total_ms:.1f} ms, "
         f"{timings.steps} steps, {timings.nodes} nodes"

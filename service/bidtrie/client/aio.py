@@ -13,6 +13,7 @@ from bidtrie.client.channel import (
     DEFAULT_ADDRESS,
     GENERATE_TIMEOUT_MS,
     TARGET_TIMEOUT_MS,
+    deadline_s,
 )
 from bidtrie.client.errors import request_failed
 from bidtrie.client.messages import generate_request, target_request
@@ -83,9 +84,9 @@ class AsyncClient:
         tmax_ms: int | None = None,
         candidates: Iterable[str] = (),
         blocked: Iterable[str] = (),
-        normalization: targeting_pb2.Normalization = targeting_pb2.NORMALIZATION_UNSPECIFIED,
+        normalization: targeting_pb2.Normalization | str = targeting_pb2.NORMALIZATION_UNSPECIFIED,
         prior_weight: float | None = None,
-        ranker: targeting_pb2.Ranker = targeting_pb2.RANKER_AUTO,
+        ranker: targeting_pb2.Ranker | str = targeting_pb2.RANKER_AUTO,
         beam_width: int | None = None,
         allow_partial: bool | None = None,
         allow_fallback: bool | None = None,
@@ -95,7 +96,8 @@ class AsyncClient:
         """Rank the segments of a catalog for a page or app, or for a BidRequest (a message, or its bytes).
 
         `timeout_ms` is the gRPC deadline; `tmax_ms` tells the server the auction's own. The limits are those of
-        targeting.proto. Raises bidtrie.client.errors.RequestFailed.
+        targeting.proto; `ranker` and `normalization` are its values or their names, "llm" or "RANKER_LLM". Raises
+        bidtrie.client.errors.RequestFailed, or InvalidInput for an argument that cannot be sent.
         """
         request = target_request(
             title=title,
@@ -133,11 +135,14 @@ class AsyncClient:
         tmax_ms: int | None = None,
         allow_partial: bool | None = None,
         allow_fallback: bool | None = None,
-        priority: creative_pb2.Priority = creative_pb2.PRIORITY_UNSPECIFIED,
+        priority: creative_pb2.Priority | str = creative_pb2.PRIORITY_UNSPECIFIED,
         request_id: str = "",
         timeout_ms: float = GENERATE_TIMEOUT_MS,
     ) -> creative_pb2.GenerateResponse:
-        """Write texts for every slot; none: one headline. Raises bidtrie.client.errors.RequestFailed."""
+        """Write texts for every slot; none: one headline. `priority` is creative.proto's, or its name: "pregeneration".
+
+        Raises bidtrie.client.errors.RequestFailed, or InvalidInput for an argument that cannot be sent.
+        """
         request = generate_request(
             product=product,
             audience=audience,
@@ -165,7 +170,7 @@ class AsyncClient:
         tmax_ms: int | None = None,
         allow_partial: bool | None = None,
         allow_fallback: bool | None = None,
-        priority: creative_pb2.Priority = creative_pb2.PRIORITY_UNSPECIFIED,
+        priority: creative_pb2.Priority | str = creative_pb2.PRIORITY_UNSPECIFIED,
         request_id: str = "",
         timeout_ms: float = GENERATE_TIMEOUT_MS,
     ) -> AsyncGenerator[creative_pb2.TextDelta | creative_pb2.GenerateResponse, None]:
@@ -188,7 +193,7 @@ class AsyncClient:
         )
         async with _errors():
             call = self._creative.GenerateStream(
-                request, timeout=timeout_ms / 1e3, wait_for_ready=self._wait_for_ready
+                request, timeout=deadline_s(timeout_ms), wait_for_ready=self._wait_for_ready
             )
             try:
                 async for update in call:
@@ -216,7 +221,7 @@ class AsyncClient:
         self, method: Callable[..., Awaitable[Response]], request: Message, timeout_ms: float
     ) -> Response:
         async with _errors():
-            return await method(request, timeout=timeout_ms / 1e3, wait_for_ready=self._wait_for_ready)
+            return await method(request, timeout=deadline_s(timeout_ms), wait_for_ready=self._wait_for_ready)
 
 
 @asynccontextmanager

@@ -1,5 +1,9 @@
 """Settings of the clients' channels."""
 
+import math
+
+from bidtrie.errors import InvalidInput
+
 DEFAULT_ADDRESS = "localhost:50051"
 TARGET_TIMEOUT_MS = 1_000
 GENERATE_TIMEOUT_MS = 30_000
@@ -13,3 +17,10 @@ CHANNEL_OPTIONS = (
     # Retrying is the caller's decision: a bid has a deadline.
     ("grpc.enable_retries", 0),
 )
+
+
+def deadline_s(timeout_ms: float) -> float:
+    """A call's deadline in seconds. Raises InvalidInput unless it is over 0."""
+    if not (math.isfinite(timeout_ms) and timeout_ms > 0):
+        raise InvalidInput.of("timeout_ms", f"{timeout_ms:g}, expected more than 0")
+    return timeout_ms / 1e3

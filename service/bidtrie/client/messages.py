@@ -1,7 +1,11 @@
 """Keyword arguments -> requests, the same for both clients. None leaves the choice to the server."""
 
 from collections.abc import Iterable
+from typing import Any
 
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+from bidtrie.errors import InvalidInput
 from bidtrie.openrtb.v2.openrtb_pb2 import BidRequest
 from bidtrie.v1 import creative_pb2, targeting_pb2
 
@@ -21,9 +25,9 @@ def target_request(
     tmax_ms: int | None,
     candidates: Iterable[str],
     blocked: Iterable[str],
-    normalization: targeting_pb2.Normalization,
+    normalization: targeting_pb2.Normalization | str,
     prior_weight: float | None,
-    ranker: targeting_pb2.Ranker,
+    ranker: targeting_pb2.Ranker | str,
     beam_width: int | None,
     allow_partial: bool | None,
     allow_fallback: bool | None,
@@ -37,9 +41,9 @@ def target_request(
         tmax_ms=tmax_ms,
         candidates=candidates,
         blocked=blocked,
-        normalization=normalization,
+        normalization=_enum_value("normalization", normalization, targeting_pb2.Normalization),
         prior_weight=prior_weight,
-        ranker=ranker,
+        ranker=_enum_value("ranker", ranker, targeting_pb2.Ranker),
         beam_width=beam_width,
     )
     if allow_partial is not None:
@@ -77,7 +81,7 @@ def generate_request(
     tmax_ms: int | None,
     allow_partial: bool | None,
     allow_fallback: bool | None,
-    priority: creative_pb2.Priority,
+    priority: creative_pb2.Priority | str,
     request_id: str,
 ) -> creative_pb2.GenerateRequest:
     """A request for texts."""
@@ -90,10 +94,24 @@ def generate_request(
         candidates=candidates,
         sampling=sampling,
         tmax_ms=tmax_ms,
-        priority=priority,
+        priority=_enum_value("priority", priority, creative_pb2.Priority),
     )
     if allow_partial is not None:
         request.allow_partial = allow_partial
     if allow_fallback is not None:
         request.allow_fallback = allow_fallback
     return request
+
+
+def _enum_value(argument: str, value: Any, kind: EnumTypeWrapper) -> Any:
+    """A value of a proto's enum: itself, or by its name, which may lack the enum's own ("llm" for RANKER_LLM)."""
+    if not isinstance(value, str):
+        return value
+    numbers = {name: each.number for name, each in kind.DESCRIPTOR.values_by_name.items()}
+    prefix = f"{kind.DESCRIPTOR.name.upper()}_"
+    for name in (value, f"{prefix}{value.upper()}"):
+        if name in numbers:
+            return numbers[name]
+    short = [name.removeprefix(prefix).lower() for name in numbers]
+    expected = ", ".join(name for name in short if name != "unspecified")
+    raise InvalidInput.of(argument, f"{value!r}, expected one of: {expected}")

@@ -6,7 +6,7 @@ Requests leave at their intended times whether or not earlier ones were answered
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bidtrie.load.options import Arrivals, Call, LoadOptions, ScheduleName
+from bidtrie.load.options import Arrivals, Call, LoadOptions, Priority, ScheduleName
 
 if TYPE_CHECKING:
     from bidtrie.load.report import LoadReport
@@ -17,6 +17,7 @@ __all__ = [
     "Call",
     "LoadOptions",
     "LoadReport",
+    "Priority",
     "Progress",
     "ScheduleName",
     "run",

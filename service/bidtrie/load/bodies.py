@@ -6,7 +6,7 @@ from itertools import chain, cycle, islice
 import numpy as np
 
 from bidtrie.evaluation.pages import read_pages
-from bidtrie.load.options import Call, LoadOptions
+from bidtrie.load.options import Call, LoadOptions, Priority
 from bidtrie.load.words import DISTINCT, distinct_words
 from bidtrie.requests import PageContext, Ranker
 from bidtrie.v1 import creative_pb2, targeting_pb2
@@ -19,6 +19,11 @@ _RANKERS = {
     Ranker.RETRIEVER: targeting_pb2.RANKER_RETRIEVER,
     Ranker.LLM: targeting_pb2.RANKER_LLM,
     Ranker.BOTH: targeting_pb2.RANKER_BOTH,
+}
+
+_PRIORITIES = {
+    Priority.BID: creative_pb2.PRIORITY_BID,
+    Priority.PREGENERATION: creative_pb2.PRIORITY_PREGENERATION,
 }
 
 
@@ -86,6 +91,8 @@ def _generate_request(words: list[str]) -> creative_pb2.GenerateRequest:
 
 def _generate_settings(options: LoadOptions) -> creative_pb2.GenerateRequest:
     request = creative_pb2.GenerateRequest(tmax_ms=options.tmax_ms)
+    if options.priority is not None:
+        request.priority = _PRIORITIES[options.priority]
     _forbid(request, options)
     return request
 

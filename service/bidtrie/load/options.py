@@ -41,6 +41,13 @@ class Arrivals(StrEnum):
     CONSTANT = "constant"
 
 
+class Priority(StrEnum):
+    """Whose work goes first, as creative.proto names it."""
+
+    BID = "bid"
+    PREGENERATION = "pregeneration"
+
+
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
     """Times are seconds unless the name says milliseconds, rates are requests a second."""
@@ -77,6 +84,8 @@ class LoadOptions:
     catalog: str = ""
     top_k: int | None = None
     ranker: Ranker = Ranker.AUTO
+    priority: Priority | None = None
+    """Of texts; None leaves it to the server, which takes BID."""
     tmax_ms: int | None = None
     timeout_ms: float | None = None
     """gRPC deadline, from when a request is really sent. None: what the clients use for this call."""
@@ -116,7 +125,8 @@ class LoadOptions:
 
         def between(flag: str, value: float | None, least: float, most: float) -> None:
             if value is not None and not (math.isfinite(value) and least <= value <= most):
-                problems.append(Violation(flag, f"{value:g}, expected {least:g} to {most:g}"))
+                expected = f"expected {_number(least)} to {_number(most)}"
+                problems.append(Violation(flag, f"{_number(value)}, {expected}"))
 
         between("--rps", self.rps, 0.001, MAX_RPS)
         between("--load-start", self.load_start, 0.001, MAX_RPS)
@@ -151,6 +161,8 @@ class LoadOptions:
             expect(not self.catalog, "--catalog", only)
             expect(self.top_k is None, "--top-k", only)
             expect(self.ranker is Ranker.AUTO, "--ranker", only)
+        else:
+            expect(self.priority is None, "--priority", "is for --call generate only")
         if problems:
             raise InvalidInput(problems)
 
@@ -181,3 +193,10 @@ class LoadOptions:
             direction = "above" if step > 0 else "below"
             good = end > start if step > 0 else end < start
             expect(good, "--load-end", f"{end:g}, expected a rate {direction} --load-start ({start:g})")
+
+
+def _number(value: float) -> str:
+    """As people write it: thousands apart, no exponent, no digits behind the point that say nothing."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{int(value):,}" if value == int(value) else f"{value:,.15g}"

@@ -1,9 +1,12 @@
 """The server: listens at once, loads the backend, serves, drains."""
 
 import asyncio
+import errno
 import gc
 import logging
+import os
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -113,14 +116,13 @@ class Server:
         try:
             http_port = await self._http.start(host, options.http_port)
         except OSError as error:
-            raise InvalidInput.of(
-                "http_port", f"cannot listen on {address}:{options.http_port}: {error.strerror}"
-            ) from error
+            raise _cannot_listen("http_port", address, options.http_port, error) from error
         try:
+            await asyncio.to_thread(_try_port, host, options.grpc_port)
             grpc_port = self._grpc.add_insecure_port(f"{address}:{options.grpc_port}")
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             await self._http.stop()
-            raise InvalidInput.of("grpc_port", f"cannot listen on {address}:{options.grpc_port}") from error
+            raise _cannot_listen("grpc_port", address, options.grpc_port, error) from error
         await self._grpc.start()
         ports = Ports(grpc_port, http_port)
         logger.info("listening", extra={"host": host, "grpc_port": ports.grpc, "http_port": ports.http})
@@ -159,6 +161,33 @@ class Server:
         status = health_pb2.HealthCheckResponse
         for name in self._health_names:
             await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def _try_port(host: str, port: int) -> None:
+    """Raise the OSError with which listening would fail: gRPC keeps it to itself, and prints a line of its own."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        # As gRPC does: connections of a server that has just ended do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
+def _cannot_listen(setting: str, address: str, port: int, error: Exception) -> InvalidInput:
+    """The error for an address that cannot be listened on: why, and which flag changes it."""
+    reason, flag = "", f"--{setting.replace('_', '-')}"
+    if isinstance(error, OSError):
+        # Of several addresses asyncio makes its own text; a name that is not found has a negative number.
+        number = error.errno or 0
+        reason = f": {os.strerror(number) if number > 0 else error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            reason += f"; choose another port with {flag} (0 picks a free one)"
+        elif error.errno == errno.EACCES:
+            reason += f"; choose a port from 1024 with {flag}"
+        else:
+            reason += "; --host says which address to listen on"
+    return InvalidInput.of(setting, f"cannot listen on {address}:{port}{reason}")
 
 
 def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:

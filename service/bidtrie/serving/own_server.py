@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from bidtrie.errors import BidtrieError
 
@@ -46,15 +46,20 @@ def own_server(
         reader.start()
         yield ports
     finally:
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_process(process)
         if reader.ident is not None:
             reader.join()
         process.stderr.close()
+
+
+def end_process(process: "subprocess.Popen[Any]", seconds: float = _STOP_SECONDS) -> None:
+    """Ask a process to end with SIGTERM, and wait; kill it after `seconds`."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _discard(lines: IO[str]) -> None:

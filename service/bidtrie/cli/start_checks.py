@@ -1,0 +1,33 @@
+"""What can be told before a server listens, since it takes no loading: is everything there that the settings name?"""
+
+from pathlib import Path
+
+from bidtrie.cache.redis_address import RedisAddress
+from bidtrie.models.load import load_checkpoint
+from bidtrie.models.names import model_path
+from bidtrie.serving.runtime import catalog_names
+from bidtrie.settings import Settings
+from bidtrie.trie.store import catalog_folder, describe_catalog
+
+
+def check_start(settings: Settings) -> None:
+    """Raise ModelError, CatalogError or InvalidInput where a model, a catalog or the Redis URL cannot be right.
+
+    The contents of files are read when they are loaded, while the server refuses calls already.
+    """
+    for name in (settings.model, *settings.levels):
+        _check_model(name)
+    for name in catalog_names(settings):
+        describe_catalog(catalog_folder(name))
+    if settings.cache_redis_url is not None:
+        RedisAddress.parse(settings.cache_redis_url)
+
+
+def _check_model(name: str) -> None:
+    try:
+        there = model_path(name) is not None or Path(name).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        there = False
+    if not there:
+        # Fails at once, with the words that go with what is missing.
+        load_checkpoint(name)

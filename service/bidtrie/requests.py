@@ -24,6 +24,17 @@ class Ranker(StrEnum):
     BOTH = "both"
 
 
+class Search(StrEnum):
+    """How the model's ranking is searched for."""
+
+    EXACT = "exact"
+    """The best there are."""
+    LIKELY = "likely"
+    """Branches that are unlikely to hold something better are left out."""
+    BEAM = "beam"
+    """A fixed number of prefixes goes on at each level."""
+
+
 class Source(StrEnum):
     """Who answered."""
 
@@ -102,6 +113,7 @@ class TargetQuery:
     normalization: Normalization | None = None
     prior_weight: float | None = None
     ranker: Ranker = Ranker.AUTO
+    search: Search | None = None
     beam_width: int | None = None
     allow_partial: bool = True
     """Take an answer whose search was cut short."""

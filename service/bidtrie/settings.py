@@ -94,7 +94,10 @@ class Settings(BaseModel):
         le=100_000,
         description="Most answers that wait to be computed for the cache from idle time.",
     )
-    beam_width: int = Field(4, ge=1, le=64, description="Default beam of the targeting search.")
+    search: Literal["exact", "likely", "beam"] = Field(
+        "likely", description="How the model's ranking is searched for where a request does not say."
+    )
+    beam_width: int = Field(4, ge=1, le=64, description="Prefixes that go on at each level of a beam search.")
     prior_weight: float = Field(0.8, ge=0, le=2, description="Default weight of the prior correction.")
     ranker: Literal["retriever", "llm", "both"] = Field("both", description="What RANKER_AUTO means.")
     retriever_weight: float = Field(
@@ -102,6 +105,22 @@ class Settings(BaseModel):
     )
     max_context_tokens: int = Field(
         128, ge=16, le=4096, description="Most prompt tokens taken from a context."
+    )
+    approved_creatives: Path | None = Field(
+        None,
+        description="File of approved ad texts to make drafts of, one JSON object a line; read anew when it changes.",
+    )
+    draft_nodes: int = Field(
+        8,
+        ge=0,
+        le=64,
+        description="Most tokens that are guessed ahead of a creative's text in one step; 0: none.",
+    )
+    draft_memory_bytes: int = Field(
+        4 << 20,
+        ge=0,
+        le=1 << 32,
+        description="Memory for advertisers' recent texts, which drafts are made of; 0: none is kept.",
     )
     max_message_bytes: int = Field(1 << 20, ge=1024, le=1 << 28, description="Largest request.")
     drain_seconds: float = Field(10.0, ge=0, le=600, description="Grace for running requests after SIGTERM.")

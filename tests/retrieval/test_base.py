@@ -29,7 +29,7 @@ def test_ties_go_to_the_segment_that_comes_first() -> None:
 @pytest.mark.parametrize("restricted", [False, True])
 def test_shortlists_equal_a_stable_sort(restricted: bool) -> None:
     rng = np.random.default_rng(3)
-    for count in (1, 5, 50, 500):
+    for count in (1, 5, 50, 500, 5000):
         scores = rng.integers(-2, 6, count).astype(np.float32)
         allowed = rng.random(count) < 0.5 if restricted else None
         retriever = Fixed(scores.tolist())

@@ -1,8 +1,8 @@
 """Words, stems and similar spelling."""
 
 import pytest
-from bidtrie.retrieval.spelling import SimilarWords
-from bidtrie.retrieval.words import stem, words
+from bidtrie.retrieval.spelling import SimilarWords, spelling_arrays
+from bidtrie.retrieval.words import stem, words, words_as_written
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +46,16 @@ def dice(one: str, other: str) -> float:
     return 2 * len(a & b) / (len(a) + len(b))
 
 
+def similar_words(vocabulary: list[str], least: float) -> SimilarWords:
+    return SimilarWords(len(vocabulary), spelling_arrays(vocabulary), least)
+
+
+def test_words_with_the_way_they_are_written() -> None:
+    text = "The SUVs' Brakes: Café, café and R&B"
+    pairs = [("suv", "SUVs"), ("brake", "Brakes"), ("cafe", "Café"), ("cafe", "café"), ("r", "R"), ("b", "B")]
+    assert words_as_written(text) == pairs
+
+
 def test_nearest_word_equals_brute_force() -> None:
     vocabulary = [
         "gardening",
@@ -57,7 +67,7 @@ def test_nearest_word_equals_brute_force() -> None:
         "auto",
         "automotive",
     ]
-    similar = SimilarWords(vocabulary, least=0.5)
+    similar = similar_words(vocabulary, least=0.5)
     for word in [
         "gardener",
         "gardens",
@@ -78,7 +88,7 @@ def test_nearest_word_equals_brute_force() -> None:
 
 
 def test_short_and_strange_words_have_no_similar_word() -> None:
-    similar = SimilarWords(["card", "care"], least=0.1)
+    similar = similar_words(["card", "care"], least=0.1)
     assert similar.nearest("car") is None
     assert similar.nearest("") is None
-    assert SimilarWords([], least=0.1).nearest("something") is None
+    assert similar_words([], least=0.1).nearest("something") is None

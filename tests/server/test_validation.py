@@ -77,6 +77,10 @@ TARGET_TABLE: list[tuple[dict[str, object], list[str]]] = [
     ({"blocked": ["1", "a\0"]}, ["blocked[1]"]),
     ({"normalization": 7}, ["normalization"]),
     ({"ranker": 9}, ["ranker"]),
+    ({"search": 3, "beam_width": 4}, []),
+    ({"search": 1, "beam_width": 4}, ["beam_width"]),
+    ({"search": 2, "beam_width": 65}, ["beam_width", "beam_width"]),
+    ({"search": 4}, ["search"]),
     ({"prior_weight": 0.0}, []),
     ({"prior_weight": 2.0}, []),
     ({"prior_weight": 2.1}, ["prior_weight"]),
@@ -212,7 +216,7 @@ def test_every_field_of_the_requests_is_known_here() -> None:
 
     assert names(TargetRequest) == {
         "request_id", "context", "bid_request", "catalog", "top_k", "tmax_ms", "candidates", "blocked",
-        "normalization", "prior_weight", "ranker", "beam_width", "allow_partial", "allow_fallback",
+        "normalization", "prior_weight", "ranker", "beam_width", "allow_partial", "allow_fallback", "search",
     }  # fmt: skip
     assert names(GenerateRequest) == {
         "request_id", "product", "audience", "language", "slots", "candidates", "sampling", "tmax_ms",

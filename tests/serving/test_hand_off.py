@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+from bidtrie.requests import Search
 from bidtrie.serving.hand_off import HandOff
 from bidtrie.serving.prompt_length import PromptLength
 from bidtrie.serving.target_plans import target_plans
@@ -46,11 +48,28 @@ def test_prompts_that_were_cut_teach_nothing():
     assert length.expected("x" * 30) == before
 
 
-def test_the_ladder_goes_from_wide_and_deep_to_one_level():
-    assert [(plan.name, plan.beam_width, plan.levels) for plan in target_plans(4)] == [
-        ("full", 4, None),
-        ("narrow", 2, None),
-        ("coarse", 4, 2),
-        ("coarsest", 4, 1),
+def test_the_ladder_of_a_beam_goes_from_wide_and_deep_to_one_level():
+    ladder = target_plans(Search.BEAM, 4)
+    assert [(plan.name, plan.beam_width, plan.levels, plan.steps) for plan in ladder] == [
+        ("full", 4, None, None),
+        ("narrow", 2, None, None),
+        ("coarse", 4, 2, 2),
+        ("coarsest", 4, 1, 1),
     ]
-    assert [plan.name for plan in target_plans(1)] == ["full", "coarse", "coarsest"]
+    assert [plan.name for plan in target_plans(Search.BEAM, 1)] == ["full", "coarse", "coarsest"]
+
+
+@pytest.mark.parametrize("method", [Search.EXACT, Search.LIKELY])
+def test_the_ladder_of_a_best_first_search_leaves_out_more_and_more(method):
+    full, narrow, coarse, coarsest = target_plans(method, 4)
+    assert [plan.name for plan in (full, narrow, coarse, coarsest)] == [
+        "full",
+        "narrow",
+        "coarse",
+        "coarsest",
+    ]
+    assert (full.method, full.steps, full.branches) == (method, None, None)
+    assert (narrow.method, narrow.steps, narrow.branches) == (Search.LIKELY, None, None)
+    assert narrow.margin < full.margin
+    assert coarse.branches > coarsest.branches == 1
+    assert coarse.steps > coarsest.steps == 1

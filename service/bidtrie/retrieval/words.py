@@ -35,6 +35,14 @@ def words(text: str) -> list[str]:
     return found
 
 
+def words_as_written(text: str) -> list[tuple[str, str]]:
+    """The words of a text, each with the way it is written there."""
+    found = []
+    for written in _WORD.findall(text):
+        found += [(word, written) for word in words(written)]
+    return found
+
+
 def stem(word: str) -> str:
     """A word without the ending of an English plural: the "S" stemmer of Harman, "How effective is suffixing?" (1991).
 

@@ -41,6 +41,8 @@ _LEAST_RETRY_S = 0.005
 _PROBE_S = 0.05
 #: Fewest nodes of a prefill's piece: smaller ones cost more steps than they save.
 _LEAST_CHUNK = 16
+#: Times the cost of a step with one node: what is little more than that.
+_LITTLE_MORE = 1.25
 
 
 @dataclass(slots=True)
@@ -98,6 +100,15 @@ class Scheduler:
         nodes = most
         while nodes > _LEAST_CHUNK and model.mean(StepShape(nodes, 0, 0, 0, 1)) > self.max_step_s:
             nodes = max(_LEAST_CHUNK, nodes // 2)
+        return min(nodes, most)
+
+    def ahead(self, level: int = 0) -> int:
+        """Most nodes that a step takes at little more than the cost of one: room for work that may not be needed."""
+        model, most = self.levels[level].model, self.levels[level].engine.spec.max_nodes
+        most_s = _LITTLE_MORE * model.mean(StepShape(1, 0, 0, 0, 1))
+        nodes = 1
+        while nodes < most and model.mean(StepShape(nodes + 1, 0, 0, 0, 1)) <= most_s:
+            nodes += 1 if nodes < 16 else nodes // 4
         return min(nodes, most)
 
     def submit(

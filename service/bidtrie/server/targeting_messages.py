@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from bidtrie.bidstream.openrtb import BidContext, read_bid_request
-from bidtrie.requests import Normalization, PageContext, Ranker, Source, TargetAnswer, TargetQuery
+from bidtrie.requests import Normalization, PageContext, Ranker, Search, Source, TargetAnswer, TargetQuery
 from bidtrie.server.deadline import Arrival
 from bidtrie.server.limits import MAX_REQUEST_ID, MAX_TMAX_MS
 from bidtrie.server.timing_messages import milliseconds, timings_message
@@ -31,6 +31,14 @@ _RANKERS: Mapping[int, Ranker] = MappingProxyType(
         targeting_pb2.RANKER_RETRIEVER: Ranker.RETRIEVER,
         targeting_pb2.RANKER_LLM: Ranker.LLM,
         targeting_pb2.RANKER_BOTH: Ranker.BOTH,
+    }
+)
+_SEARCHES: Mapping[int, Search | None] = MappingProxyType(
+    {
+        targeting_pb2.SEARCH_UNSPECIFIED: None,
+        targeting_pb2.SEARCH_EXACT: Search.EXACT,
+        targeting_pb2.SEARCH_LIKELY: Search.LIKELY,
+        targeting_pb2.SEARCH_BEAM: Search.BEAM,
     }
 )
 _SOURCES: Mapping[Source, common_pb2.Source] = MappingProxyType(
@@ -74,6 +82,9 @@ def target_query(request: targeting_pb2.TargetRequest, arrival: Arrival) -> tupl
         found.between("prior_weight", request.prior_weight, 0, 2)
     if request.HasField("beam_width"):
         found.between("beam_width", request.beam_width, 1, MAX_BEAM_WIDTH)
+        if request.search in (targeting_pb2.SEARCH_EXACT, targeting_pb2.SEARCH_LIKELY):
+            found.add("beam_width", "must not be set for this search: it is for SEARCH_BEAM")
+    found.one_of("search", request.search, _SEARCHES)
     found.raise_if_any()
     return request_id, TargetQuery(
         context=bid.context,
@@ -86,6 +97,7 @@ def target_query(request: targeting_pb2.TargetRequest, arrival: Arrival) -> tupl
         normalization=_NORMALIZATIONS[request.normalization],
         prior_weight=request.prior_weight if request.HasField("prior_weight") else None,
         ranker=_RANKERS[request.ranker],
+        search=_SEARCHES[request.search],
         beam_width=request.beam_width if request.HasField("beam_width") else None,
         allow_partial=request.allow_partial if request.HasField("allow_partial") else True,
         allow_fallback=request.allow_fallback if request.HasField("allow_fallback") else True,

@@ -10,10 +10,10 @@ from bidtrie.engine.base import Engine
 from bidtrie.engine.tree_batch import Float32
 from bidtrie.models.tokenizer import Tokenizer
 from bidtrie.retrieval.base import Retriever
-from bidtrie.retrieval.lexical import LexicalRetriever
+from bidtrie.retrieval.lexical_store import load_or_build_retriever
 from bidtrie.scheduling.job import Job
 from bidtrie.trie.catalog import Catalog
-from bidtrie.trie.prior import neutral_log_probabilities
+from bidtrie.trie.prior import neutral_log_probabilities, prior_covers
 from bidtrie.trie.prior_store import load_prior, save_prior
 from bidtrie.trie.prompt import PROMPT_VERSION, fixed_tokens, neutral_contexts, render
 from bidtrie.trie.store import load_catalog, load_or_build_trie
@@ -25,7 +25,10 @@ RunJob = Callable[[Job[Float32]], Float32]
 
 @dataclass(frozen=True, slots=True)
 class LoadedCatalog:
-    """A catalog with what ranking it takes. `priors`: one a compression level, float32 [nodes], for `search`."""
+    """A catalog with what ranking it takes.
+
+    priors: one a compression level, float32 [nodes], for `search`; 0 for nodes that have none (`prior_covers`).
+    """
 
     catalog: Catalog
     trie: Trie
@@ -55,7 +58,7 @@ def load_prepared(
         folder, catalog, tokenizer.encode, terminator(tokenizer), tokenizer.content_hash
     )
     prior = _load_or_compute_prior(folder, trie, tokenizer, engine, run, progress)
-    return LoadedCatalog(catalog, trie, (prior,), LexicalRetriever(catalog))
+    return LoadedCatalog(catalog, trie, (prior,), load_or_build_retriever(folder, catalog))
 
 
 def with_level(
@@ -79,18 +82,26 @@ def _load_or_compute_prior(
     if prior is None:
         prior = _compute_prior(trie, tokenizer, engine, run, progress)
         save_prior(folder, trie, key, prior)
-    return prior
+    if len(prior) == len(trie):
+        return prior
+    # Zeros that are never written take no memory.
+    every = np.zeros(len(trie), np.float32)
+    every[: len(prior)] = prior
+    return every
 
 
 def _compute_prior(
     trie: Trie, tokenizer: Tokenizer, engine: Engine, run: RunJob, progress: Callable[[float], None]
 ) -> Float32:
     contexts = neutral_contexts()
-    total = np.zeros(len(trie), np.float64)
+    total = np.zeros(prior_covers(trie), np.float64)
     for done, context in enumerate(contexts):
-        progress(done / len(contexts))
+
+        def report(share: float, done: int = done) -> None:
+            progress((done + share) / len(contexts))
+
         prompt = [*fixed_tokens(tokenizer), *render(context, tokenizer, max_tokens=64)]
-        total += run(neutral_log_probabilities(engine, trie, prompt))
+        total += run(neutral_log_probabilities(engine, trie, prompt, progress=report))
     progress(1.0)
     mean: Float32 = (total / len(contexts)).astype(np.float32)
     return mean

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bidtrie.cache.key import cache_key
 from bidtrie.engine.tree_batch import Float32
@@ -17,6 +16,7 @@ from bidtrie.requests import (
     PageContext,
     Ranker,
     ScoredSegment,
+    Search,
     Source,
     TargetAnswer,
     TargetQuery,
@@ -34,8 +34,10 @@ from bidtrie.serving.prompt_length import PromptLength
 from bidtrie.serving.target_plans import FULL, TargetPlan, target_plans
 from bidtrie.serving.timings import timings
 from bidtrie.settings import Settings
+from bidtrie.trie.found import SearchResult
 from bidtrie.trie.prompt import PROMPT_VERSION, render, retrieval_text
-from bidtrie.trie.search import Bonus, SearchOptions, SearchResult, search
+from bidtrie.trie.search import search
+from bidtrie.trie.search_options import SearchOptions
 
 _MOST_PROBLEMS_SHOWN = 20
 _MOST_KEYS, _MOST_SERVED = 4096, 64
@@ -136,8 +138,22 @@ class TargetingRanker:
             normalization=query.normalization,
             prior=self.prior_weight(query),
             ranker=self._ranker(query),
-            beam=query.beam_width or self.settings.beam_width,
+            search=self.method(query),
+            beam=self.beam_width(query) if self.method(query) is Search.BEAM else None,
         )
+
+    def method(self, query: TargetQuery) -> Search:
+        """How the query is searched for."""
+        if query.search is not None:
+            return query.search
+        # A beam over the vocabulary is what others have, to compare with.
+        if query.beam_width is not None or query.normalization is Normalization.VOCABULARY:
+            return Search.BEAM
+        return Search(self.settings.search)
+
+    def beam_width(self, query: TargetQuery) -> int:
+        """The query's, else the server's."""
+        return query.beam_width or self.settings.beam_width
 
     def prior_weight(self, query: TargetQuery) -> float:
         """The query's, else the server's."""
@@ -162,19 +178,18 @@ class _Request:
                 "says nothing about the content: expected a title, keywords, a name or known categories"
             )
             raise InvalidInput.of("bid_request", expected)
-        self.allowed = loaded.trie.allowed(candidates, blocked) if query.candidates or blocked else None
+        self.allowed = loaded.trie.allow(candidates, blocked) if query.candidates or blocked else None
 
     @cached_property
     def retriever_scores(self) -> Float32:
         return self.loaded.retriever.scores(self.text)
 
     @cached_property
-    def bonus(self) -> Bonus | None:
+    def bonus(self) -> Float32 | None:
+        """What the retriever adds to each segment's score."""
         if self.by is not Ranker.BOTH:
             return None
-        every = np.ones(len(self.loaded.trie), np.bool_) if self.allowed is None else self.allowed
-        scores = self.retriever_scores * np.float32(self.service.settings.retriever_weight)
-        return Bonus(self.loaded.trie, scores, every)
+        return self.retriever_scores * np.float32(self.service.settings.retriever_weight)
 
     @cached_property
     def text(self) -> str:
@@ -236,9 +251,9 @@ class _Request:
     @property
     def plans(self) -> list[Plan[SearchResult]]:
         """Every plan on the best level first, then all but the full one on each cheaper level."""
-        ladder = target_plans(self.query.beam_width or self.service.settings.beam_width)
+        ladder = target_plans(self.service.method(self.query), self.service.beam_width(self.query))
         if not self.query.allow_partial:
-            ladder = tuple(plan for plan in ladder if plan.levels is None)
+            ladder = tuple(plan for plan in ladder if plan.steps is None)
         tokens = self.service.prompt_length.expected(self.text)
         plans: list[Plan[SearchResult]] = []
         for level in range(len(self.service.levels)):
@@ -257,7 +272,7 @@ class _Request:
         """`first` is the shape of each of the `steps` that the prompt takes in pieces of `chunk` tokens."""
         outlines, catalog = self.service.outlines, self.loaded.catalog
         kind = (catalog.name, catalog.version, plan, self.allowed is not None, self.query.normalization)
-        later = UNKNOWN_LATER if plan.levels is None else min(plan.levels - 1, UNKNOWN_LATER)
+        later = UNKNOWN_LATER if plan.steps is None else min(plan.steps - 1, UNKNOWN_LATER)
 
         def learn(shapes: list[StepShape]) -> None:
             outlines.learn(kind, shapes[max(1, -(-len(self.prompt) // chunk)) - 1 :])
@@ -282,6 +297,9 @@ class _Request:
             SearchOptions(
                 top_k=query.top_k,
                 beam_width=plan.beam_width,
+                method=plan.method,
+                margin=plan.margin,
+                branches=plan.branches,
                 normalization=query.normalization or Normalization.TRIE,
                 prior_weight=service.prior_weight(query),
                 levels=plan.levels,
@@ -291,15 +309,13 @@ class _Request:
             prior=self.loaded.priors[level],
             bonus=self.bonus,
             chunk=lambda: service.dispatcher.scheduler.chunk(level),
+            ahead=lambda: service.dispatcher.scheduler.ahead(level),
         )
 
     def by_retriever(self) -> TargetAnswer:
         """The retriever's ranking alone."""
-        catalog, trie = self.loaded.catalog, self.loaded.trie
-        segments: NDArray[np.bool_] | None = None
-        if self.allowed is not None:
-            segments = np.zeros(len(catalog), np.bool_)
-            segments[trie.segment[np.flatnonzero(self.allowed & (trie.segment >= 0))]] = True
+        catalog = self.loaded.catalog
+        segments = None if self.allowed is None else self.allowed.segments()
         ranked = self.loaded.retriever.shortlist(self.text, self.query.top_k, segments)
         return TargetAnswer(
             segments=tuple(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +27,10 @@ MAX_TIER_LENGTH = 200
 MAX_KEYWORDS = 100
 MAX_KEYWORD_LENGTH = 200
 
+#: How many hexadecimal digits of the SHA-256 of its segments' lines are a catalog's version.
+VERSION_DIGITS = 16
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 # Control characters, lone surrogates, line and paragraph separators: no name has them, and some would break a prompt.
 _FORBIDDEN_CATEGORIES = frozenset(("Cc", "Cs", "Zl", "Zp"))
@@ -60,7 +64,7 @@ class Catalog:
         """cattax: the taxonomy's number in OpenRTB ("List: Category Taxonomies" of AdCOM), None if it has none."""
         self.name = check_name(name)
         self.cattax = cattax
-        self.segments = tuple(segments)
+        self.segments: Sequence[Segment] = tuple(segments)
         if not self.segments:
             raise CatalogError(f"catalog {name}: no segments")
         if len(self.segments) > MAX_SEGMENTS:
@@ -70,8 +74,9 @@ class Catalog:
         for number, segment in enumerate(self.segments, 1):
             if problem := segment_problem(segment):
                 raise CatalogError(f"catalog {name}: segment {number}: {problem}")
-        self._index = {segment.id: i for i, segment in enumerate(self.segments)}
-        if len(self._index) != len(self.segments):
+        index = {segment.id: i for i, segment in enumerate(self.segments)}
+        self._find: Callable[[str], int | None] = index.get
+        if len(index) != len(self.segments):
             raise CatalogError(
                 f"catalog {name}: two segments have the id {_repeated(s.id for s in self.segments)!r}"
             )
@@ -82,18 +87,45 @@ class Catalog:
         self.version = content_hash(self.segments)
         self.parent = _parents(self.segments)
 
+    @classmethod
+    def of_checked(
+        cls,
+        name: str,
+        segments: Sequence[Segment],
+        cattax: int | None,
+        version: str,
+        parent: Int32,
+        find: Callable[[str], int | None],
+    ) -> "Catalog":
+        """A catalog whose segments were checked when they were stored. find: the position of an id, if it has one."""
+        catalog = cls.__new__(cls)
+        catalog.name = check_name(name)
+        catalog.cattax = cattax
+        catalog.segments = segments
+        catalog.version = version
+        catalog.parent = parent
+        catalog._find = find
+        return catalog
+
     def __len__(self) -> int:
         return len(self.segments)
 
     def __repr__(self) -> str:
         return f"Catalog({self.name!r}, {len(self):,} segments, version {self.version})"
 
+    def find(self, id: str) -> int | None:
+        """The position of a segment; None if there is none with this id. Some microseconds in a stored catalog."""
+        return self._find(id)
+
     def index(self, id: str) -> int:
         """The position of a segment; KeyError if there is none with this id."""
-        return self._index[id]
+        found = self._find(id)
+        if found is None:
+            raise KeyError(id)
+        return found
 
     def __contains__(self, id: object) -> bool:
-        return id in self._index
+        return isinstance(id, str) and self._find(id) is not None
 
     def path_text(self, i: int) -> str:
         """The path of a segment as one text."""
@@ -131,12 +163,12 @@ def with_descendants(mask: Bool, parent: Int32) -> Bool:
 
 
 def content_hash(segments: Sequence[Segment]) -> str:
-    """16 hexadecimal digits that change with any segment or their order."""
+    """16 hexadecimal digits that change with any segment or their order: the hash of the lines that are stored."""
     digest = hashlib.sha256()
     for segment in segments:
         digest.update(segment_line(segment).encode())
         digest.update(b"\n")
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:VERSION_DIGITS]
 
 
 def segment_line(segment: Segment) -> str:
@@ -146,7 +178,7 @@ def segment_line(segment: Segment) -> str:
         record["keywords"] = segment.keywords
     if segment.sensitive:
         record["sensitive"] = True
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return _JSON.encode(record)
 
 
 def normal_text(text: str) -> str:
@@ -160,6 +192,9 @@ def text_problem(what: str, text: str, longest: int) -> str | None:
         return f"empty {what}"
     if len(text) > longest:
         return f"{what} of {len(text):,} characters, at most {longest:,} are allowed"
+    if text.isprintable():
+        # No character of the forbidden categories is printable: most texts need not be looked at one by one.
+        return None
     for character in text:
         if unicodedata.category(character) in _FORBIDDEN_CATEGORIES:
             return f"{what} holds the character U+{ord(character):04X}"
@@ -203,11 +238,13 @@ def _repeated(values: Iterable[str]) -> str:
 def _parents(segments: Sequence[Segment]) -> Int32:
     """For each segment the one above it: the longest shorter path that is itself a segment, else -1."""
     at = {segment.path: i for i, segment in enumerate(segments)}
-    parent = np.full(len(segments), -1, np.int32)
-    for i, segment in enumerate(segments):
+    parent = []
+    for segment in segments:
+        above = -1
         for tiers in range(len(segment.path) - 1, 0, -1):
-            above = at.get(segment.path[:tiers])
-            if above is not None:
-                parent[i] = above
+            found = at.get(segment.path[:tiers])
+            if found is not None:
+                above = found
                 break
-    return parent
+        parent.append(above)
+    return np.array(parent, np.int32)

@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from bidtrie.engine.tree_batch import Float32
 from bidtrie.errors import CatalogError
+from bidtrie.trie.prior import prior_covers
 from bidtrie.trie.store import write_atomically
 from bidtrie.trie.trie import Trie
 
@@ -27,7 +28,7 @@ def prior_path(folder: Path, key: str) -> Path:
 
 
 def save_prior(folder: Path, trie: Trie, key: str, prior: Float32) -> None:
-    """Write a prior (float32 [nodes]) into its catalog's folder; where that is read-only, it stays in memory only."""
+    """Write a prior (float32 [covered]) into its catalog's folder; where that is read-only, it stays in memory only."""
     data = save({"prior": prior}, _identity(trie, prior))
     try:
         write_atomically(prior_path(folder, key), data)
@@ -36,7 +37,7 @@ def save_prior(folder: Path, trie: Trie, key: str, prior: Float32) -> None:
 
 
 def load_prior(folder: Path, trie: Trie, key: str) -> Float32 | None:
-    """The stored prior of a trie (float32 [nodes]); None if there is none, or none that is sound."""
+    """The stored prior of a trie (float32 [covered], see `prior_covers`); None if there is none that is sound."""
     path = prior_path(folder, key)
     if not path.exists():
         return None
@@ -47,7 +48,9 @@ def load_prior(folder: Path, trie: Trie, key: str) -> Float32 | None:
     except (OSError, SafetensorError) as error:
         log.warning("the prior is computed again: %s: %s", path, error)
         return None
-    sound = prior.dtype == np.float32 and prior.shape == (len(trie),) and bool(np.isfinite(prior).all())
+    sound = (
+        prior.dtype == np.float32 and prior.shape == (prior_covers(trie),) and bool(np.isfinite(prior).all())
+    )
     if not sound or metadata != _identity(trie, prior):
         log.warning("the prior is computed again: %s is damaged or of another catalog", path)
         return None

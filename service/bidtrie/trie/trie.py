@@ -2,7 +2,9 @@
 
 Nodes are numbered breadth first, the children of a node by ascending token id, so that a node's children are the
 range `first_child[node] : first_child[node + 1]` and a whole level is a range too. The layout follows STATIC
-(arXiv 2602.22647), which keeps constrained decoding's trie in compressed sparse rows.
+(arXiv 2602.22647), which keeps constrained decoding's trie in compressed sparse rows. STATIC's dense first levels are
+left out: they answer which node a token leads to in one look-up, and here children are always taken as a whole range.
+A node takes 24 bytes: 12 mapped from disk and 12 derived when it is loaded; a segment takes 20 more.
 
 Every path ends in a child of its own, the terminator, which carries a token like any other node and names the segment.
 A path that is a token prefix of another (87 of the 704 paths of IAB's Content Taxonomy 3.1 with SmolLM2's tokenizer)
@@ -13,13 +15,19 @@ holds for these paths and this tokenizer but not for every one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidtrie.errors import CatalogError
-from bidtrie.trie.catalog import Bool, Catalog, Int32, with_descendants
+from bidtrie.trie.allowed import Allowed, Int64
+from bidtrie.trie.catalog import MAX_TIERS, SEPARATOR, Bool, Catalog, Int32, with_descendants
+
+# Paths that are tokenized before their tokens become arrays.
+_TOKENIZED_AT_ONCE = 1 << 16
 
 
 def token_text(path_text: str) -> str:
@@ -41,7 +49,8 @@ class Trie:
 
     The rest follows from these:
     parent           int32 [n], -1 at the root
-    depth            int32 [n], tokens from the root
+    leaf_segments    int32 [N], the segments in the order in which a walk depth first meets their ends: position p in
+                     that order is segment leaf_segments[p]
     """
 
     first_child: Int32
@@ -52,17 +61,19 @@ class Trie:
     tokenizer_hash: str
     catalog_version: str
     parent: Int32 = field(init=False)
-    depth: Int32 = field(init=False)
+    leaf_segments: Int32 = field(init=False, repr=False)
     _terminators: Int32 = field(init=False, repr=False)
     _levels: tuple[int, ...] = field(init=False, repr=False)
     _leaf_begin: Int32 = field(init=False, repr=False)
     _leaf_end: Int32 = field(init=False, repr=False)
-    _leaf_segments: Int32 = field(init=False, repr=False)
+    _by_parent: Int32 = field(init=False, repr=False)
+    _parents: Int32 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the arrays and derive the rest; CatalogError if they are not a trie over all segments."""
         _check(self.first_child, self.token, self.segment, self.terminator, len(self.segment_parent))
-        for name, value in _derive(self.first_child, self.segment).items():
+        derived = _derive(self.first_child, self.segment) | _children_of_segments(self.segment_parent)
+        for name, value in derived.items():
             # The way to set a field of a frozen dataclass while it is made.
             object.__setattr__(self, name, value)
 
@@ -79,6 +90,11 @@ class Trie:
         """Where each level begins, and the number of nodes: level d is the nodes levels[d] : levels[d + 1]."""
         return self._levels
 
+    @cached_property
+    def depth(self) -> Int32:
+        """Tokens from the root: int32 [n], made when it is first asked for."""
+        return np.repeat(np.arange(len(self.levels) - 1, dtype=np.int32), np.diff(self.levels))
+
     def children(self, node: int) -> range:
         """The children of a node, by ascending token id."""
         return range(int(self.first_child[node]), int(self.first_child[node + 1]))
@@ -90,11 +106,11 @@ class Trie:
     def path_nodes(self, segment: int) -> Int32:
         """The nodes of a segment's path from the root's child to the terminator, both included: int32."""
         node = self.terminator_of(segment)
-        nodes = np.empty(int(self.depth[node]), np.int32)
-        for i in range(len(nodes) - 1, -1, -1):
-            nodes[i] = node
+        nodes = []
+        while node:
+            nodes.append(node)
             node = int(self.parent[node])
-        return nodes
+        return np.array(nodes[::-1], np.int32)
 
     def path_tokens(self, segment: int) -> Int32:
         """The tokens of a segment's path, the terminator included: int32."""
@@ -106,12 +122,70 @@ class Trie:
 
     def segments_below(self, node: int) -> Int32:
         """The segments that end below a node or at it, depth first: int32."""
-        return self._leaf_segments[self._leaf_begin[node] : self._leaf_end[node]]
+        return self.leaf_segments[self._leaf_begin[node] : self._leaf_end[node]]
+
+    @overload
+    def leaf_range(self, nodes: int) -> tuple[int, int]: ...
+
+    @overload
+    def leaf_range(self, nodes: Int32 | Int64) -> tuple[Int32, Int32]: ...
+
+    def leaf_range(self, nodes: int | Int32 | Int64) -> tuple[int | Int32, int | Int32]:
+        """The positions in `leaf_segments` of what ends below nodes: first and last (exclusive), one or int32 [m]."""
+        if np.ndim(nodes) == 0:
+            return int(self._leaf_begin[nodes]), int(self._leaf_end[nodes])
+        return self._leaf_begin[nodes], self._leaf_end[nodes]
+
+    def segments_at(self, positions: Int32) -> Int32:
+        """The segments at positions of `leaf_segments`: int32."""
+        return self.leaf_segments[positions]
+
+    def allow(
+        self, candidates: Sequence[int] | Int32 | None = None, blocked: Sequence[int] | Int32 = ()
+    ) -> Allowed:
+        """What `allowed` tells, without an entry a node: its cost grows with the lists, not with the trie.
+
+        candidates  segments of which alone the answer may consist; None: all
+        blocked     segments that are not allowed, nor what is below them in the catalog's tree
+        """
+        if candidates is None:
+            return Allowed(
+                self, self._positions(self._with_descendants(np.asarray(blocked, np.int32))), False
+            )
+        chosen = np.unique(np.asarray(candidates, np.int32))
+        if len(blocked):
+            cut = np.unique(np.asarray(blocked, np.int32))
+            above, free = chosen, np.ones(len(chosen), np.bool_)
+            # From each candidate upwards: no need for all that is below what is blocked.
+            for _ in range(MAX_TIERS):
+                free &= cut[np.minimum(np.searchsorted(cut, above), len(cut) - 1)] != above
+                above = np.where(above >= 0, self.segment_parent[above], -1)
+            chosen = chosen[free]
+        return Allowed(self, self._positions(chosen), True)
+
+    def _positions(self, segments: Int32) -> Int32:
+        """Where segments, each listed once, stand in `leaf_segments`, ascending: int32."""
+        return np.sort(self._leaf_begin[self._terminators[segments]])
+
+    def _with_descendants(self, segments: Int32) -> Int32:
+        """Segments and all that is below them in the catalog's tree, each once: int32."""
+        found = [segments]
+        for _ in range(MAX_TIERS):
+            first = np.searchsorted(self._parents, found[-1])
+            counts = np.searchsorted(self._parents, found[-1], side="right") - first
+            if not counts.any():
+                break
+            # The ranges first : first + counts, one after another.
+            at = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+            found.append(self._by_parent[at])
+        return np.unique(np.concatenate(found)).astype(np.int32)
 
     def allowed(
         self, candidates: Sequence[int] | Int32 | None = None, blocked: Sequence[int] | Int32 = ()
     ) -> Bool:
         """The nodes that lead to an allowed segment: bool [n]; the root is False if nothing is allowed.
+
+        An entry a node: `allow` tells the same at less cost.
 
         candidates  segments of which alone the answer may consist; None: all
         blocked     segments that are not allowed, nor what is below them in the catalog's tree
@@ -127,7 +201,7 @@ class Trie:
             segments &= ~with_descendants(mask, self.segment_parent)
         # Depth first, the segments below a node are a range: a difference of running sums counts the allowed ones.
         running = np.zeros(len(segments) + 1, np.int32)
-        np.cumsum(segments[self._leaf_segments], out=running[1:])
+        np.cumsum(segments[self.leaf_segments], out=running[1:])
         result: Bool = running[self._leaf_end] > running[self._leaf_begin]
         return result
 
@@ -153,24 +227,39 @@ def _tokenize(
     """All paths' tokens, each with its terminator, one after another, and where each begins (int64 [N + 1])."""
     if not 0 <= terminator < 1 << 31:
         raise CatalogError(f"terminator token {terminator}: expected a token id")
-    paths = []
-    for i in range(len(catalog)):
-        text = catalog.path_text(i)
-        path = np.asarray(encode(token_text(text)), np.int64)
+    # One call a path: batches through `tokenizers` were no faster on two cores, where results are turned to lists.
+    pieces, lengths = [], []
+    batch: list[int] = []
+    for i, segment in enumerate(catalog.segments):
+        path = encode(token_text(SEPARATOR.join(segment.path)))
         if not len(path):
-            raise CatalogError(f"catalog {catalog.name}: the tokenizer makes no tokens of the path {text!r}")
-        if path.min() < 0 or path.max() >= 1 << 31:
             raise CatalogError(
-                f"catalog {catalog.name}: the tokenizer makes impossible token ids of {text!r}"
+                f"catalog {catalog.name}: the tokenizer makes no tokens of the path {catalog.path_text(i)!r}"
             )
-        if (path == terminator).any():
-            raise CatalogError(
-                f"catalog {catalog.name}: the path {text!r} holds the token {terminator} that ends paths"
-            )
-        paths.append(np.append(path, terminator).astype(np.int32))
-    offsets = np.zeros(len(paths) + 1, np.int64)
-    np.cumsum([len(path) for path in paths], out=offsets[1:])
-    return np.concatenate(paths), offsets
+        batch += path
+        batch.append(terminator)
+        lengths.append(len(path) + 1)
+        if len(batch) > _TOKENIZED_AT_ONCE:
+            pieces.append(np.array(batch, np.int64))
+            batch = []
+    pieces.append(np.array(batch, np.int64))
+    tokens = np.concatenate(pieces)
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    _require_no(
+        catalog, offsets, (tokens < 0) | (tokens >= 1 << 31), "the tokenizer makes impossible token ids of {}"
+    )
+    inside = tokens == terminator
+    inside[offsets[1:] - 1] = False
+    _require_no(catalog, offsets, inside, f"the path {{}} holds the token {terminator} that ends paths")
+    return tokens.astype(np.int32), offsets
+
+
+def _require_no(catalog: Catalog, offsets: NDArray[np.int64], found: Bool, message: str) -> None:
+    """Raise CatalogError with the first path that has a token where `found` is true. found: bool [all tokens]."""
+    if found.any():
+        path = int(np.searchsorted(offsets, np.argmax(found), side="right")) - 1
+        raise CatalogError(f"catalog {catalog.name}: {message.format(repr(catalog.path_text(path)))}")
 
 
 def _build_arrays(catalog: Catalog, tokens: Int32, offsets: NDArray[np.int64]) -> tuple[Int32, Int32, Int32]:
@@ -257,7 +346,6 @@ def _derive(first_child: Int32, segment: Int32) -> dict[str, object]:
     levels = [0, 1]
     while levels[-1] < nodes:
         levels.append(int(first_child[levels[-1]]))
-    depth = np.repeat(np.arange(len(levels) - 1, dtype=np.int32), np.diff(levels))
     leaves = np.flatnonzero(segment >= 0)
     terminators = np.empty(len(leaves), np.int32)
     terminators[segment[leaves]] = leaves
@@ -276,10 +364,15 @@ def _derive(first_child: Int32, segment: Int32) -> dict[str, object]:
     leaf_segments[leaf_begin[leaves]] = segment[leaves]
     return {
         "parent": parent,
-        "depth": depth,
         "_terminators": terminators,
         "_levels": tuple(levels),
         "_leaf_begin": leaf_begin,
         "_leaf_end": leaf_begin + size,
-        "_leaf_segments": leaf_segments,
+        "leaf_segments": leaf_segments,
     }
+
+
+def _children_of_segments(parent: Int32) -> dict[str, object]:
+    """The segments by their parents, and those parents: what is right below a segment is a range of both."""
+    order = np.argsort(parent, kind="stable").astype(np.int32)
+    return {"_by_parent": order, "_parents": np.ascontiguousarray(parent[order])}

@@ -56,6 +56,11 @@ class FakeEngine(ReferenceEngine):
         self.spec = replace(self.spec, vocab_size=size, context_length=4096)
         self._function = function
         self.asked: list[tuple[int, ...]] = []
+        self.steps = 0
+
+    def step(self, batch: TreeBatch) -> StepOutput:
+        self.steps += 1
+        return super().step(batch)
 
     def _logits(self, node: Node, batch: Sequence[Node]) -> np.ndarray:
         tokens = tuple(self._sees(node, batch)[0])

@@ -10,14 +10,23 @@ Every place where the model stopped or went on to a new word is a possible end. 
 played no part, that is the end. Else the limit cuts the text short, and the end is the place with the highest
 log-probability of stopping there, less what the limit had cost up to there: the log-probability that the tokens drawn
 for want of room lacked to the likeliest ones.
+
+Nodes may be computed ahead of the text, as guesses (speculative decoding with trees: Leviathan et al. 2023, arXiv
+2211.17192; Miao et al. 2024, arXiv 2305.09781). Here tokens are drawn as if there were none: where the drawn token has
+been computed ahead, its answer is at hand, and where it has not, it is fed. So texts, scores and pieces are those of
+plain decoding, drawn ones too, since a draw's random number depends on its place only.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from bidtrie.creative.constraint import Constraint, TextState
 from bidtrie.creative.sampling import Sampler, stop_log_probability
 from bidtrie.creative.vocabulary import Mask
+from bidtrie.drafts.drafter import Root
+from bidtrie.drafts.trigger import Guess, Trigger
 from bidtrie.engine.base import Engine
 from bidtrie.engine.tree_batch import PREFIX_END, Float32, kept_parent
 
@@ -39,6 +48,20 @@ class Ending:
     merit: float
 
 
+@dataclass(slots=True, eq=False)
+class Computed:
+    """What a step said of a node, and of the nodes below it that were fed ahead, by token; valid until the next step.
+
+    guess: what the sources said of its continuations, for the trigger to learn from; empty: they were not asked.
+    """
+
+    node: int
+    row: Float32
+    logsumexp: float
+    guess: Guess = field(default_factory=list)
+    below: dict[int, "Computed"] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class _Point:
     """A place in the text: what the model says there, what the limit had cost, and what was tried in vain."""
@@ -52,6 +75,9 @@ class _Point:
     gap: float = 0.0
     """What the token that was drawn here adds to the cost."""
     banned: set[int] = field(default_factory=set)
+    below: dict[int, Computed] = field(default_factory=dict)
+    """What the last step computed ahead of here."""
+    guess: Guess = field(default_factory=list)
 
 
 class Candidate:
@@ -73,9 +99,13 @@ class Candidate:
         logsumexp: float,
         taken: set[int] | None = None,
         on_text: Callable[[str], None] | None = None,
+        trigger: Trigger | None = None,
     ) -> None:
+        """`trigger` is told what was drawn where sources had been asked."""
         self.sequence = sequence
         self.best: Ending | None = None
+        #: Tokens taken since the last step that it had computed ahead.
+        self.accepted = 0
         self._engine = engine
         self._constraint = constraint
         self._sampler = sampler
@@ -83,6 +113,7 @@ class Candidate:
         self._capacity = engine.spec.context_length - engine.length(sequence)
         self._taken = taken
         self._on_text = on_text
+        self._trigger = trigger
         self._here = _Point(TextState(), row, logsumexp, (), 0.0)
         self._boundary = self._here
         self._word: list[int] = []
@@ -95,20 +126,55 @@ class Candidate:
         """What the token that `choose` returned hangs on, as a TreeBatch writes it."""
         return kept_parent(self._word[-1]) if self._word else PREFIX_END
 
+    @property
+    def shares_first_tokens(self) -> bool:
+        """Whether the first token depends on other candidates'."""
+        return self._taken is not None
+
+    @property
+    def may_begin_anew(self) -> bool:
+        """Whether the text may yet go back to its first word."""
+        return not self._boundary.path
+
+    @property
+    def root(self) -> Root:
+        """Where guesses may hang: below the token that `choose` returned."""
+        here = self._here
+        return Root(here.state, here.path, self._limit, self._capacity - len(here.path))
+
     def choose(self) -> int | None:
-        """The token to feed next; None: the text is finished, and `best` is its end, if it has any."""
+        """The token to feed next; None: the text is finished, and `best` is its end, if it has any.
+
+        Tokens that the last step computed ahead are taken at once.
+        """
         while True:
-            token = self._draw()
+            token, here = self._draw(), self._here
+            if here.guess and self._trigger is not None:
+                self._trigger.learn(here.guess, token)
+                here.guess = []  # the text may come back, and then what was guessed is barred
             if token is not None and not self._constraint.vocabulary.stop[token]:
-                return self._take(token)
-            if token is not None or not self._back():
+                self._take(token)
+                ahead = here.below.get(token)
+                if ahead is None:
+                    return token
+                self.accepted += 1
+                self._enter(ahead)
+            elif token is not None or not self._back():
                 return None
 
-    def feed(self, node: int, row: Float32, logsumexp: float) -> None:
+    def feed(self, computed: Computed) -> None:
         """Give the step's answer for the token that `choose` returned, right after the step."""
-        self._engine.keep([node])
-        self._word.append(node)
-        self._here.row, self._here.logsumexp = row, logsumexp
+        # The nodes of steps before are gone.
+        self._boundary.below = {}
+        self.accepted = 0
+        self._enter(computed)
+
+    def _enter(self, computed: Computed) -> None:
+        here = self._here
+        self._engine.keep([computed.node])
+        self._word.append(computed.node)
+        here.row, here.logsumexp = computed.row, computed.logsumexp
+        here.below, here.guess = computed.below, computed.guess
 
     def close(self) -> None:
         """Give everything back to the engine."""
@@ -146,13 +212,13 @@ class Candidate:
             else:
                 token = None
         if token is not None and (token != free or here.banned):
-            here.gap = float(here.row[allowed].max() - here.row[token])
+            here.gap = float(here.row.max(where=allowed, initial=-np.inf) - here.row[token])
         return token
 
     def _pick(self, mask: Mask, again: int) -> int | None:
         return self._sampler.pick(self._here.row, mask, self._here.path, 2 * self._attempt + again)
 
-    def _take(self, token: int) -> int:
+    def _take(self, token: int) -> None:
         here = self._here
         if self._word and self._constraint.ends_word(here.state, token):
             self._note_end()
@@ -169,7 +235,6 @@ class Candidate:
         self._here = _Point(
             state, here.row, here.logsumexp, (*here.path, token), here.total + gain, here.cost + here.gap
         )
-        return token
 
     def _back(self) -> bool:
         """Drop the word that is begun and bar its first token there; False: enough was tried."""

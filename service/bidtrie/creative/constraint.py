@@ -92,6 +92,11 @@ class Constraint:
         dropped = not state.data and self.vocabulary.leading_space[token]
         return state.characters + int(self.vocabulary.characters[token]) - int(dropped) <= limit
 
+    def may_continue(self, state: TextState, token: int, limit: int) -> bool:
+        """Whether a token that does not stop may follow and has room."""
+        allowed = self.allowed(state)[token] and not self.vocabulary.stop[token]
+        return bool(allowed) and self.fits(state, token, limit)
+
     def ends_word(self, state: TextState, token: int) -> bool:
         """Whether a legal text ends at a word boundary if `token` is what the model goes on with."""
         starts = self.vocabulary.starts_word[token]

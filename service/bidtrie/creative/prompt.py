@@ -102,6 +102,10 @@ _EXAMPLES = (
 _PRIORITY = ("name", "company", "industry", "offers", "audience", "description")
 
 
+#: The examples' texts, which every prompt holds.
+EXAMPLE_TEXTS = tuple(text for example in _EXAMPLES for text in (example.text, example.product.description))
+
+
 def _facts(product: Product, audience: Sequence[str]) -> dict[str, str]:
     """Facts by name, each on one line, those that say nothing left out."""
     values = {

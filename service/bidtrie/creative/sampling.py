@@ -36,6 +36,17 @@ def penalized(logits: Float32, seen: Sequence[int], penalty: float) -> Float32:
     return logits
 
 
+def greedy(logits: Float32, mask: Mask, seen: Sequence[int], penalty: float) -> int | None:
+    """The likeliest token of the mask after the penalty (ties: the lowest id); None: none has a probability over 0."""
+    token = int(logits.argmax())
+    # A penalty makes nothing likelier, so what is likeliest of all and not penalized needs no second look.
+    if penalty < 1 or not mask[token] or token in seen:
+        masked = np.where(mask, penalized(logits, seen, penalty), np.float32(-np.inf))
+        token = int(masked.argmax())
+        return token if masked[token] > -np.inf else None
+    return token if logits[token] > -np.inf else None
+
+
 def distribution(logits: Float32, mask: Mask, sampling: Sampling) -> tuple[Ids, Float64]:
     """Token ids that may be drawn, ascending, and their probabilities (float64, sum 1); temperature is over 0.
 
@@ -88,11 +99,9 @@ class Sampler:
 
         path: the text's tokens before it; attempt: tells draws at the same position apart.
         """
-        logits = penalized(logits, path, self._penalty)
         if self._sampling.temperature == 0:
-            masked = np.where(mask, logits, np.float32(-np.inf))
-            token = int(masked.argmax())
-            return token if masked[token] > -np.inf else None
+            return greedy(logits, mask, path, self._penalty)
+        logits = penalized(logits, path, self._penalty)
         ids, weights = distribution(logits, mask, self._sampling)
         if not len(ids):
             return None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.process_collector import ProcessCollector
 
+from bidtrie.drafts.drafter import DECISIONS, DraftCounts
 from bidtrie.requests import Source
 from bidtrie.scheduling.service_class import ServiceClass
 from bidtrie.serving.runtime_observer import RuntimeObserver
@@ -17,6 +18,7 @@ _SECONDS = (
 #: Slack may be gone.
 _SLACK = (0.0, *_SECONDS[:16], 5.0, 60.0)
 _RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0)
+_ACCEPTED = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 _NODES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -147,6 +149,22 @@ class Metrics(RuntimeObserver):
         self._cache_remote_errors = self._counter(
             "bidtrie_cache_remote_errors", "Times that Redis was of no use, by why.", ["reason"]
         )
+        self._creative_steps = self._histogram(
+            "bidtrie_creative_steps", "Engine steps that a creative request took.", _NODES[:10]
+        )
+        self._drafts = self._counter("bidtrie_drafts", "Draft trees that were fed ahead of a text.")
+        self._draft_nodes = self._counter("bidtrie_draft_nodes", "Nodes (tokens) of those trees.")
+        self._draft_accepted = self._counter(
+            "bidtrie_draft_accepted_tokens", "Nodes of draft trees that became text."
+        )
+        self._draft_length = self._histogram(
+            "bidtrie_draft_accepted_length", "Tokens of one draft tree that became text.", _ACCEPTED
+        )
+        self._draft_decisions = self._counter(
+            "bidtrie_draft_decisions",
+            "Steps of creative requests: drafted, not_worth (none would pay), or no_draft (none was known).",
+            ["decision"],
+        )
         self._expect_labels()
 
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
@@ -186,6 +204,8 @@ class Metrics(RuntimeObserver):
             self._cache_evictions.labels(cache)
         for result in ("done", "failed"):
             self._saves.labels(result)
+        for decision in DECISIONS:
+            self._draft_decisions.labels(decision)
 
     def method_series(self, kind: str, service: str, method: str) -> "MethodSeries":
         """The series of a gRPC method; they exist from now on, so that rates over them start at 0."""
@@ -241,6 +261,17 @@ class Metrics(RuntimeObserver):
 
     def cost_model_saved(self, done: bool) -> None:
         self._saves.labels("done" if done else "failed").inc()
+
+    def creatives_written(self, steps: int, drafts: DraftCounts) -> None:
+        self._creative_steps.observe(steps)
+        self._drafts.inc(drafts.trees)
+        self._draft_nodes.inc(drafts.nodes)
+        self._draft_accepted.inc(drafts.accepted)
+        for length, count in drafts.lengths.items():
+            for _ in range(count):
+                self._draft_length.observe(length)
+        for decision, count in drafts.decisions.items():
+            self._draft_decisions.labels(decision).inc(count)
 
     def request(self, result: str) -> None:
         self._cached[result].inc()

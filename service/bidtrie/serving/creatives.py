@@ -4,19 +4,24 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 from bidtrie.cache.key import cache_key
-from bidtrie.creative.job import Creatives, generate
+from bidtrie.creative.job import Creatives, Speculation, StepCost, generate
 from bidtrie.creative.prompt import PROMPT_VERSION, PromptTemplate
 from bidtrie.creative.vocabulary import Vocabulary
+from bidtrie.drafts.drafter import Source
+from bidtrie.drafts.drafting import Drafting
 from bidtrie.models.checkpoint import Checkpoint
 from bidtrie.requests import GenerateAnswer, GenerateQuery, TextDelta
 from bidtrie.scheduling.job import Plan
+from bidtrie.scheduling.scheduler import Scheduler
 from bidtrie.scheduling.service_class import ServiceClass
 from bidtrie.scheduling.step_shape import StepShape
 from bidtrie.serving.answers import Answers, Question
 from bidtrie.serving.compression_level import CompressionLevel
 from bidtrie.serving.dispatch import Dispatcher
+from bidtrie.serving.runtime_observer import RuntimeObserver
 from bidtrie.serving.timings import timings
 
 _SEED_BITS = 63
@@ -35,12 +40,17 @@ class CreativeWriter:
         dispatcher: Dispatcher,
         vocabulary: Vocabulary,
         answers: Answers[GenerateAnswer],
+        drafting: Drafting | None = None,
+        observer: RuntimeObserver | None = None,
     ) -> None:
+        """`drafting`: None: nothing is fed ahead of the texts."""
         self.levels = tuple(levels)
         self.dispatcher = dispatcher
         self.vocabulary = vocabulary
         self.prompt = PromptTemplate(levels[0].model.checkpoint.tokenizer)
         self._answers = answers
+        self._drafting = drafting
+        self._observer = observer or RuntimeObserver()
 
     async def write(self, query: GenerateQuery) -> AsyncGenerator[TextDelta | GenerateAnswer, None]:
         """Pieces of text as they are written, then the answer. Texts that were written before are pieces as a whole."""
@@ -110,6 +120,9 @@ class CreativeWriter:
     ) -> GenerateAnswer:
         outcome = await self.dispatcher.run(self._plans(query, on_text), query.deadline, service_class)
         written, stats = outcome.result, outcome.stats
+        self._observer.creatives_written(stats.steps, written.drafts)
+        if self._drafting is not None and not written.partial:
+            self._drafting.written(query, written.texts)
         checkpoint = self.levels[stats.level].model.checkpoint
         return GenerateAnswer(
             creatives=written.texts,
@@ -123,9 +136,13 @@ class CreativeWriter:
 
     def _plans(self, query: GenerateQuery, on_text: OnText) -> list[Plan[Creatives]]:
         """All candidates on each level, best level first; what does not end in time is cut where that is allowed."""
-        return [self._plan(query, level, on_text) for level in range(len(self.levels))]
+        # Asked for once a plan is taken: a request that is refused should not wait for them.
+        sources = cache(lambda: [] if self._drafting is None else self._drafting.sources(query))
+        return [self._plan(query, level, on_text, sources) for level in range(len(self.levels))]
 
-    def _plan(self, query: GenerateQuery, level: int, on_text: OnText) -> Plan[Creatives]:
+    def _plan(
+        self, query: GenerateQuery, level: int, on_text: OnText, sources: Callable[[], list[Source]]
+    ) -> Plan[Creatives]:
         on = self.levels[level]
         scheduler = self.dispatcher.scheduler
 
@@ -141,10 +158,26 @@ class CreativeWriter:
                 fixed=on.creative_prefix,
                 on_text=on_text,
                 chunk=lambda: scheduler.chunk(level),
+                speculation=self._speculation(query, level, sources()),
             ),
             # A text needs some words before it can be cut.
             least=_prefill_steps(query, scheduler.chunk(level)) + 4 if query.allow_partial else None,
         )
+
+    def _speculation(self, query: GenerateQuery, level: int, sources: Sequence[Source]) -> Speculation | None:
+        drafter = None if self._drafting is None else self._drafting.drafter(query, sources, level)
+        return None if drafter is None else Speculation(drafter, _step_cost(self.dispatcher.scheduler, level))
+
+
+def _step_cost(scheduler: Scheduler, level: int) -> StepCost:
+    """What a step costs a request: what does not depend on its size is shared with the others that are in flight."""
+    model = scheduler.levels[level].model
+
+    def cost(shape: StepShape) -> float:
+        seconds = model.mean(shape)
+        return seconds - model.fixed() * (1.0 - 1.0 / max(1, scheduler.in_flight))
+
+    return cost
 
 
 def _prompt_tokens(query: GenerateQuery) -> int:

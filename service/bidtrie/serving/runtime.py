@@ -8,7 +8,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from bidtrie.creative.prompt import EXAMPLE_TEXTS
 from bidtrie.creative.vocabulary import Vocabulary
+from bidtrie.drafts.drafting import Drafting
 from bidtrie.engine.tree_batch import Float32
 from bidtrie.errors import CatalogError, InvalidInput
 from bidtrie.home import models_dir
@@ -56,6 +58,7 @@ class _Serving:
     catalogs: dict[str, LoadedCatalog]
     default_catalog: str
     costs: CostFiles
+    drafting: Drafting
     users: int = 0
     """Queries that run on it; it is shut down only when it is replaced and the last has gone."""
 
@@ -65,6 +68,7 @@ class _Serving:
 
     def shutdown(self) -> None:
         """End the engines' thread and the engines, and keep what was learned."""
+        self.drafting.close()
         self.engines.shutdown()
         self.costs.close()
 
@@ -218,10 +222,22 @@ class Runtime(Backend):
         dispatcher = Dispatcher(scheduler)
         ranker = TargetingRanker(levels, dispatcher, self._caches.targeting, settings)
         vocabulary = Vocabulary(tokenizer, levels[0].model.engine.spec.vocab_size)
-        writer = CreativeWriter(levels, dispatcher, vocabulary, self._caches.creatives)
+        drafting = Drafting(
+            tokenizer.encode,
+            vocabulary.size,
+            levels=len(levels),
+            draft_nodes=settings.draft_nodes,
+            memory_bytes=settings.draft_memory_bytes,
+            approved=settings.approved_creatives,
+            examples=EXAMPLE_TEXTS,
+        )
+        writer = CreativeWriter(
+            levels, dispatcher, vocabulary, self._caches.creatives, drafting, self._observer
+        )
         warm_up(scheduler, ranker, catalogs[names[0]])
         scheduler.observer = self._observer
-        return _Serving(levels, EngineThread(scheduler), ranker, writer, catalogs, names[0], costs)
+        drafting.watch()
+        return _Serving(levels, EngineThread(scheduler), ranker, writer, catalogs, names[0], costs, drafting)
 
     async def close(self) -> None:
         await self._caches.close()

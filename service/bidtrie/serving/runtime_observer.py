@@ -1,6 +1,7 @@
 """What the runtime tells whoever measures it."""
 
 from bidtrie.cache.observer import CacheObserver
+from bidtrie.drafts.drafter import DraftCounts
 from bidtrie.scheduling.observer import Observer
 
 
@@ -12,3 +13,6 @@ class RuntimeObserver(Observer, CacheObserver):
 
     def cost_model_saved(self, done: bool) -> None:
         """A cost model was written to its file, or could not be. On a thread of its own."""
+
+    def creatives_written(self, steps: int, drafts: DraftCounts) -> None:
+        """A creative request was computed, in so many engine steps."""

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from bidtrie.scheduling.cost_model import QUANTILE, CostModel
+from bidtrie.scheduling.cost_model import FEATURES, QUANTILE, CostModel
 from bidtrie.scheduling.cost_store import load_cost_model, save_cost_model
 from bidtrie.scheduling.step_shape import StepShape
 
@@ -16,9 +16,8 @@ def truth(shape: StepShape) -> float:
     """Bound by memory up to 4 nodes, then by arithmetic; more for context, rows, candidates and jobs."""
     nodes = shape.nodes
     seconds = 1.6e-3 + 1e-5 * nodes + 2.3e-4 * max(0, nodes - 4)
-    return (
-        seconds + 2e-6 * shape.context / 10 + 3e-5 * shape.full_rows + 1e-6 * shape.cells + 8e-4 * shape.jobs
-    )
+    rows = 3e-4 * (shape.full_rows > 0) + 3e-5 * shape.full_rows
+    return seconds + 2e-6 * shape.context / 10 + rows + 1e-6 * shape.cells + 8e-4 * shape.jobs
 
 
 def shapes(count: int) -> list[StepShape]:
@@ -94,6 +93,27 @@ def test_sizes_not_seen_for_long_are_not_forgotten():
     assert model.mean(large) == pytest.approx(truth(large), rel=0.2)
 
 
+def test_what_always_comes_together_is_told_apart_by_the_calibration():
+    """Requests of one kind have as much context as nodes: without the calibration either may pass for the cause."""
+    anchored, loose = CostModel(), CostModel()
+    for nodes in (1, 2, 4, 8, 16, 32, 64, 128):
+        for context, cells in ((10, 0), (200, 0), (10, 64)):
+            shape = StepShape(nodes, nodes * context, 0, nodes * cells, 1)
+            anchored.learn(shape, truth(shape), calibration=True)
+    for _ in range(2000):
+        nodes = int(RNG.integers(1, 60))
+        shape = StepShape(nodes, 60 * nodes, 0, 5 * nodes, 1)
+        for model in (anchored, loose):
+            model.learn(shape, 3 * truth(shape))
+    other = [StepShape(nodes, nodes * context, 0, 0, 1) for nodes in (1, 16, 50) for context in (0, 250)]
+
+    def worst(model: CostModel) -> float:
+        return max(abs(model.mean(shape) / (3 * truth(shape)) - 1) for shape in other)
+
+    assert worst(anchored) < 0.03
+    assert worst(loose) > 0.06, "the negative control"
+
+
 def test_costs_never_fall_with_size():
     model = CostModel()
     for shape in shapes(400):
@@ -135,17 +155,17 @@ def test_a_file_that_was_saved_many_times_still_learns(tmp_path):
     [
         lambda s: s.clear(),
         lambda s: s.update(knots=[1]),
-        lambda s: s.update(coefficients=[0.0] * 11),
-        lambda s: s.update(coefficients=[-1.0] * 11),
+        lambda s: s.update(coefficients=[0.0] * FEATURES),
+        lambda s: s.update(coefficients=[-1.0] * FEATURES),
         lambda s: s.update(coefficients=s["coefficients"][1:]),
         lambda s: s.update(gram="x"),
-        lambda s: s.update(gram=[[float("nan")] * 11] * 11),
+        lambda s: s.update(gram=[[float("nan")] * FEATURES] * FEATURES),
         lambda s: s.update(speed=float("inf")),
         lambda s: s.update(speed=0.0),
         lambda s: s.update(margin=0.5),
         lambda s: s.update(samples="many"),
         lambda s: s.update(samples=-1),
-        lambda s: s.update(moment=[1e999] * 11),
+        lambda s: s.update(moment=[1e999] * FEATURES),
     ],
 )
 def test_a_damaged_state_is_refused_whole(tmp_path, change, caplog):

@@ -1,10 +1,12 @@
 """How long a step will take, learned from the steps that were run.
 
 The mean is `speed * base(shape)`. `base` is linear in a step's features, with a convex piecewise-linear term in the
-nodes: a step is bound by memory while it is small and by arithmetic when it is large. Its coefficients are the
+nodes: a step is bound by memory while it is small and by arithmetic when it is large. The first row over the whole
+vocabulary reads the whole head, further ones cost less. The coefficients are the
 non-negative least squares of relative errors over exponentially weighted samples (coordinate descent: Franc, Hlaváč
 and Navara 2005, "Sequential coordinate-wise algorithm for the non-negative least squares problem"); calibration samples
-keep their weight, so that sizes that have not been seen for long are not forgotten. `speed` follows within tens of
+keep their weight, so that sizes that have not been seen for long are not forgotten, and what always comes together in
+requests (nodes and context) is told apart. `speed` follows within tens of
 steps what slows every step alike, such as another program on the machine. On top comes a quantile of measured over
 predicted.
 """
@@ -21,9 +23,9 @@ from bidtrie.scheduling.step_shape import StepShape
 Float64 = NDArray[np.float64]
 
 #: Node counts at which the cost of one more node may rise.
-KNOTS = (4, 16, 64, 256, 1024)
-#: One, nodes, nodes above each knot, context, full rows, candidate cells, jobs.
-FEATURES = 2 + len(KNOTS) + 4
+KNOTS = (4, 8, 16, 64, 256, 1024)
+#: One, nodes, nodes above each knot, context, any full row, full rows, candidate cells, jobs.
+FEATURES = 2 + len(KNOTS) + 5
 #: What an unknown engine is taken for before its first sample: seconds a step and a node.
 UNKNOWN_STEP_S, UNKNOWN_NODE_S = 2e-3, 2.5e-4
 
@@ -37,13 +39,15 @@ _OUTLIER = 4.0
 _WINDOW, QUANTILE = 256, 0.95
 _LEAST_SECONDS = 1e-6
 _RESTORED_WEIGHT = 100.0
+#: Steps that a calibration sample counts for; about 2,000 steps are remembered.
+_CALIBRATION_WEIGHT = 20.0
 
 
 def features(shape: StepShape) -> Float64:
     """The features of a shape, float64 [FEATURES], scaled so that none dwarfs the others."""
     nodes = shape.nodes
     above = [max(0, nodes - knot) for knot in KNOTS]
-    rest = (shape.context / 1000, shape.full_rows, shape.cells / 100, shape.jobs)
+    rest = (shape.context / 1000, shape.full_rows > 0, shape.full_rows, shape.cells / 100, shape.jobs)
     return np.array([1.0, nodes, *above, *rest])
 
 
@@ -70,7 +74,9 @@ class CostModel:
             if nodes <= knot:
                 break
             seconds += c[2 + i] * (nodes - knot)
-        seconds += c[-4] * shape.context / 1000 + c[-3] * shape.full_rows + c[-2] * shape.cells / 100
+        if shape.full_rows:
+            seconds += c[-4] + c[-3] * shape.full_rows
+        seconds += c[-5] * shape.context / 1000 + c[-2] * shape.cells / 100
         return self.speed * (seconds + c[-1] * shape.jobs)
 
     def safe(self, shape: StepShape) -> float:
@@ -91,8 +97,8 @@ class CostModel:
         ratio = seconds / max(self.mean(shape), _LEAST_SECONDS)
         if calibration:
             row = features(shape) / seconds
-            self._gram_kept += np.outer(row, row)
-            self._moment_kept += row
+            self._gram_kept += _CALIBRATION_WEIGHT * np.outer(row, row)
+            self._moment_kept += _CALIBRATION_WEIGHT * row
             self.samples += 1
             self._fit()
             return ratio
@@ -129,12 +135,12 @@ class CostModel:
         self._coefficients = theta.tolist()
 
     def state(self) -> dict[str, Any]:
-        """What another process may start from, as JSON."""
+        """What another process may start from beside its own calibration, as JSON."""
         return {
             "knots": list(KNOTS),
             "coefficients": self._theta.tolist(),
-            "gram": (self._gram + self._gram_kept).tolist(),
-            "moment": (self._moment + self._moment_kept).tolist(),
+            "gram": self._gram.tolist(),
+            "moment": self._moment.tolist(),
             "speed": self.speed,
             "margin": self.margin,
             "samples": self.samples,
@@ -163,7 +169,7 @@ class CostModel:
             raise ValueError("not the state of a cost model: samples or gram out of range")
         # Relative errors make each sample weigh about one: what was learned before is worth so many samples now.
         scale = min(1.0, _RESTORED_WEIGHT / max(float(theta @ gram @ theta), 1.0))
-        self._theta, self._gram_kept, self._moment_kept = theta, scale * gram, scale * moment
+        self._theta, self._gram, self._moment = theta, scale * gram, scale * moment
         self._coefficients = theta.tolist()
         self.speed, self.margin = scalars.tolist()
         self.samples = samples

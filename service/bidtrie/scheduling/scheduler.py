@@ -42,7 +42,7 @@ _PROBE_S = 0.05
 #: Fewest nodes of a prefill's piece: smaller ones cost more steps than they save.
 _LEAST_CHUNK = 16
 #: Times the cost of a step with one node: what is little more than that.
-_LITTLE_MORE = 1.25
+_LITTLE_MORE = 1.5
 
 
 @dataclass(slots=True)

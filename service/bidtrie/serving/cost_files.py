@@ -1,4 +1,4 @@
-"""The levels' cost models: from the last run's file or calibrated now, and saved now and then."""
+"""The levels' cost models: what the last run learned and a calibration now, saved now and then."""
 
 import logging
 import threading
@@ -52,9 +52,7 @@ class CostFiles:
 
 def _level(level: CompressionLevel, file: Path) -> Level:
     known = load_cost_model(file)
-    if known is not None:
-        return Level(level.model.engine, known)
-    fresh = Level(level.model.engine)
-    calibrate(fresh, level.targeting_prefix, token=0)
-    logger.info("engine calibrated", extra={"step_ms": round(1000 * fresh.model.fixed(), 3)})
-    return fresh
+    costs = Level(level.model.engine) if known is None else Level(level.model.engine, known)
+    calibrate(costs, level.targeting_prefix, token=0)
+    logger.info("engine calibrated", extra={"step_ms": round(1000 * costs.model.fixed(), 3)})
+    return costs

@@ -107,7 +107,8 @@ def knowing_model(seconds: Callable[[int], float] = step_seconds) -> CostModel:
     for calibration in (True, False):
         for _ in range(50):
             for nodes in (1, 2, 4, 8, 16, 32, 64):
-                model.learn(StepShape(nodes, 0, 0, 0, 1), seconds(nodes), calibration=calibration)
+                shape = StepShape(nodes, 0, 0, 0, 0 if calibration else 1)
+                model.learn(shape, seconds(nodes), calibration=calibration)
     if seconds is step_seconds:
         _USUAL.append(copy.deepcopy(model))
     return model

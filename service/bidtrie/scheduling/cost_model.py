@@ -2,13 +2,11 @@
 
 The mean is `speed * base(shape)`. `base` is linear in a step's features, with a convex piecewise-linear term in the
 nodes: a step is bound by memory while it is small and by arithmetic when it is large. The first row over the whole
-vocabulary reads the whole head, further ones cost less. The coefficients are the
-non-negative least squares of relative errors over exponentially weighted samples (coordinate descent: Franc, Hlaváč
-and Navara 2005, "Sequential coordinate-wise algorithm for the non-negative least squares problem"); calibration samples
-keep their weight, so that sizes that have not been seen for long are not forgotten, and what always comes together in
-requests (nodes and context) is told apart. `speed` follows within tens of
-steps what slows every step alike, such as another program on the machine. On top comes a quantile of measured over
-predicted.
+vocabulary reads the whole head, further ones cost less. The coefficients are the non-negative least squares of
+relative errors over exponentially weighted samples; calibration samples keep their weight, so that sizes that have not
+been seen for long are not forgotten, and what always comes together in requests (nodes and context) is told apart.
+`speed` follows within tens of steps what slows every step alike, such as another program on the machine. On top comes a
+quantile of measured over predicted.
 """
 
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidtrie.scheduling.nnls import nnls
 from bidtrie.scheduling.recent_quantile import RecentQuantile
 from bidtrie.scheduling.step_shape import StepShape
 
@@ -31,7 +30,6 @@ UNKNOWN_STEP_S, UNKNOWN_NODE_S = 2e-3, 2.5e-4
 
 _DECAY = 0.9995
 _SPEED_RATE = 0.1
-_SWEEPS = 4
 _FIT_EVERY = 8
 #: A step that took this many times its prediction was held up by something else: it teaches the margin only.
 _OUTLIER = 4.0
@@ -124,15 +122,8 @@ class CostModel:
         self.margin = max(seen, 1.5) if len(self._ratios) < 20 else seen
 
     def _fit(self) -> None:
-        gram, moment = self._gram + self._gram_kept, self._moment + self._moment_kept
-        diagonal = np.diagonal(gram)
-        theta = self._theta
-        for _ in range(_SWEEPS):
-            for k in range(FEATURES):
-                if diagonal[k] > 0:
-                    gradient = moment[k] - float(gram[k] @ theta)
-                    theta[k] = max(0.0, theta[k] + gradient / diagonal[k])
-        self._coefficients = theta.tolist()
+        self._theta = nnls(self._gram + self._gram_kept, self._moment + self._moment_kept)
+        self._coefficients = self._theta.tolist()
 
     def state(self) -> dict[str, Any]:
         """What another process may start from beside its own calibration, as JSON."""

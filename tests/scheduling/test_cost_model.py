@@ -114,6 +114,27 @@ def test_what_always_comes_together_is_told_apart_by_the_calibration():
     assert worst(loose) > 0.06, "the negative control"
 
 
+def test_a_slow_and_noisy_time_does_not_bend_what_was_calibrated():
+    """Noise is skewed: the level of it must go into the speed, and leave the shape of the costs alone."""
+    model = CostModel()
+    sizes = (1, 2, 4, 6, 8, 12, 16, 32, 64, 128)
+    for nodes in sizes:
+        for context, cells in ((10, 0), (200, 0), (10, 64)):
+            shape = StepShape(nodes, nodes * context, 0, nodes * cells, 0)
+            model.learn(shape, truth(shape), calibration=True)
+    rng = np.random.default_rng(2)
+    for _ in range(6000):
+        nodes = int(rng.integers(15, 25))
+        shape = StepShape(nodes, 35 * nodes, 0, 2 * nodes, 1)
+        model.learn(shape, 3 * truth(shape) * float(np.exp(rng.normal(0, 0.5))))
+    ratios = [
+        model.mean(StepShape(nodes, 10 * nodes, 0, 0, 0)) / truth(StepShape(nodes, 10 * nodes, 0, 0, 0))
+        for nodes in sizes
+    ]
+    assert max(ratios) / min(ratios) < 1.6
+    assert 2 < model.speed < 6
+
+
 def test_costs_never_fall_with_size():
     model = CostModel()
     for shape in shapes(400):

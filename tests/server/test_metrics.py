@@ -4,6 +4,7 @@ import asyncio
 
 from bidtrie.requests import Source
 from bidtrie.scheduling.service_class import ServiceClass
+from bidtrie.trie.found import SearchWork
 from bidtrie.v1.creative_pb2 import GenerateRequest
 from bidtrie.v1.targeting_pb2 import TargetRequest
 from prometheus_client.parser import text_string_to_metric_families
@@ -98,6 +99,7 @@ async def test_the_schedulers_metrics(running: Running) -> None:
     running.metrics.shed(creative, "deadline")
     running.metrics.predicted(0, 1.05)
     running.metrics.cost_model_saved(False)
+    running.metrics.searched(5, SearchWork(scored=24, unused=3, pruned=11))
     running.metrics.queue(7)
     samples = await scrape(running)
     assert value(samples, "bidtrie_engine_step_seconds_sum") == 0.75
@@ -106,6 +108,12 @@ async def test_the_schedulers_metrics(running: Running) -> None:
     assert value(samples, "bidtrie_engine_step_nodes_bucket", le="32.0") == 2
     assert value(samples, "bidtrie_queue_seconds_count") == 1
     assert value(samples, "bidtrie_queue_requests") == 7
+    assert value(samples, "bidtrie_target_steps_sum") == 5
+    branches = {
+        each: value(samples, "bidtrie_search_branches_total", outcome=each)
+        for each in ("scored", "unused", "pruned")
+    }
+    assert branches == {"scored": 24, "unused": 3, "pruned": 11}
     assert value(samples, "bidtrie_engine_nodes_total", level="0", **{"class": "creative"}) == 10
     assert value(samples, "bidtrie_engine_nodes_total", level="1", **{"class": "targeting"}) == 2
     assert value(samples, "bidtrie_slack_at_arrival_seconds_count", **{"class": "targeting"}) == 1

@@ -122,8 +122,16 @@ class CostModel:
         self.margin = max(seen, 1.5) if len(self._ratios) < 20 else seen
 
     def _fit(self) -> None:
-        self._theta = nnls(self._gram + self._gram_kept, self._moment + self._moment_kept)
-        self._coefficients = self._theta.tolist()
+        theta = nnls(self._gram + self._gram_kept, self._moment + self._moment_kept)
+        # Coefficients that are k times as large with a speed that is k times as small predict the same. Of all such
+        # pairs the one is kept whose base fits the calibration: else steps come to contradict the calibration.
+        squares = float(theta @ self._gram_kept @ theta)
+        if squares > 0:
+            k = float(self._moment_kept @ theta) / squares
+            theta, self.speed = k * theta, self.speed / k
+            self._gram, self._moment = self._gram / k**2, self._moment / k
+        self._theta = theta
+        self._coefficients = theta.tolist()
 
     def state(self) -> dict[str, Any]:
         """What another process may start from beside its own calibration, as JSON."""

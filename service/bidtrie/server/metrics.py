@@ -10,6 +10,7 @@ from bidtrie.drafts.drafter import DECISIONS, DraftCounts
 from bidtrie.requests import Source
 from bidtrie.scheduling.service_class import ServiceClass
 from bidtrie.serving.runtime_observer import RuntimeObserver
+from bidtrie.trie.found import SearchWork
 
 _SECONDS = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0),
@@ -149,6 +150,14 @@ class Metrics(RuntimeObserver):
         self._cache_remote_errors = self._counter(
             "bidtrie_cache_remote_errors", "Times that Redis was of no use, by why.", ["reason"]
         )
+        self._target_steps = self._histogram(
+            "bidtrie_target_steps", "Engine steps that a search of a catalog took.", _NODES[:7]
+        )
+        self._branches = self._counter(
+            "bidtrie_search_branches",
+            "Branches of catalogs: scored, unused (fed ahead and never needed), pruned (left out as hopeless).",
+            ["outcome"],
+        )
         self._creative_steps = self._histogram(
             "bidtrie_creative_steps", "Engine steps that a creative request took.", _NODES[:10]
         )
@@ -206,6 +215,7 @@ class Metrics(RuntimeObserver):
             self._saves.labels(result)
         for decision in DECISIONS:
             self._draft_decisions.labels(decision)
+        self._branch = {each: self._branches.labels(each) for each in ("scored", "unused", "pruned")}
 
     def method_series(self, kind: str, service: str, method: str) -> "MethodSeries":
         """The series of a gRPC method; they exist from now on, so that rates over them start at 0."""
@@ -261,6 +271,12 @@ class Metrics(RuntimeObserver):
 
     def cost_model_saved(self, done: bool) -> None:
         self._saves.labels("done" if done else "failed").inc()
+
+    def searched(self, steps: int, work: SearchWork) -> None:
+        self._target_steps.observe(steps)
+        self._branch["scored"].inc(work.scored)
+        self._branch["unused"].inc(work.unused)
+        self._branch["pruned"].inc(work.pruned)
 
     def creatives_written(self, steps: int, drafts: DraftCounts) -> None:
         self._creative_steps.observe(steps)

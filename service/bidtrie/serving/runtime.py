@@ -220,7 +220,7 @@ class Runtime(Backend):
             max_step_s=settings.max_step_ms / 1000,
         )
         dispatcher = Dispatcher(scheduler)
-        ranker = TargetingRanker(levels, dispatcher, self._caches.targeting, settings)
+        ranker = TargetingRanker(levels, dispatcher, self._caches.targeting, settings, self._observer)
         vocabulary = Vocabulary(tokenizer, levels[0].model.engine.spec.vocab_size)
         drafting = Drafting(
             tokenizer.encode,

@@ -3,6 +3,7 @@
 from bidtrie.cache.observer import CacheObserver
 from bidtrie.drafts.drafter import DraftCounts
 from bidtrie.scheduling.observer import Observer
+from bidtrie.trie.found import SearchWork
 
 
 class RuntimeObserver(Observer, CacheObserver):
@@ -10,6 +11,9 @@ class RuntimeObserver(Observer, CacheObserver):
 
     def request(self, result: str) -> None:
         """A request that may be answered from the cache: hit, stale, miss, or joined to an equal one's computation."""
+
+    def searched(self, steps: int, work: SearchWork) -> None:
+        """A catalog was searched, in so many engine steps."""
 
     def cost_model_saved(self, done: bool) -> None:
         """A cost model was written to its file, or could not be. On a thread of its own."""

@@ -31,6 +31,7 @@ from bidtrie.serving.compression_level import CompressionLevel
 from bidtrie.serving.dispatch import Dispatcher, Submitted
 from bidtrie.serving.loaded_catalog import LoadedCatalog
 from bidtrie.serving.prompt_length import PromptLength
+from bidtrie.serving.runtime_observer import RuntimeObserver
 from bidtrie.serving.target_plans import FULL, TargetPlan, target_plans
 from bidtrie.serving.timings import timings
 from bidtrie.settings import Settings
@@ -53,10 +54,12 @@ class TargetingRanker:
         dispatcher: Dispatcher,
         answers: Answers[TargetAnswer],
         settings: Settings,
+        observer: RuntimeObserver,
     ) -> None:
         self.levels = tuple(levels)
         self.dispatcher = dispatcher
         self.settings = settings
+        self.observer = observer
         self.outlines = OutlineBook()
         self.prompt_length = PromptLength(settings.max_context_tokens)
         self._answers = answers
@@ -223,6 +226,7 @@ class _Request:
     async def _answer(self, submitted: Submitted[SearchResult]) -> TargetAnswer:
         outcome = await self.service.dispatcher.outcome(submitted)
         result, stats = outcome.result, outcome.stats
+        self.service.observer.searched(stats.steps, result.work)
         level = self.service.levels[stats.level]
         catalog = self.loaded.catalog
         cached = level.cached_tokens

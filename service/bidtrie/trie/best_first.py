@@ -272,7 +272,9 @@ class BestFirst:
         probabilities, gains = self._scoring.rows(output, choices)
         ends = self._ends(nodes)
         sure, likely = self._bound(nodes)
-        bonus = np.zeros(len(nodes)) if self._bonus is None else self._bonus[nodes]
+        bonus = np.zeros(len(nodes))
+        if self._bonus is not None:
+            bonus[ends] = self._bonus[nodes[ends]]
         columns = zip(
             *(each.tolist() for each in (nodes, probabilities, gains, ends, sure, likely, bonus)), strict=True
         )

@@ -5,6 +5,7 @@ best scores of a node's children take one pass over the scores below the node. A
 children and for those of a few nodes of each level thus reads little more than all scores once.
 """
 
+from collections.abc import Callable
 from typing import overload
 
 import numpy as np
@@ -18,8 +19,8 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-# Tries of at most so many nodes are answered for as a whole.
-_SMALL = 20_000
+# Tries of at most so many nodes are answered for as a whole, from the so many-th question on.
+_SMALL, _QUESTIONS = 20_000, 3
 # Ranges with fewer scores between them than this are reduced in one call, the scores between them too.
 _GAP = 4096
 
@@ -30,9 +31,11 @@ class Potential:
     def __init__(self, trie: Trie, scores: Float32 | Float64, allowed: Allowed | None = None) -> None:
         """scores: [N] in the order of the catalog's segments, none of them NaN; allowed: None for all."""
         self._trie = trie
-        self._every = _every(trie, scores, allowed) if len(trie) <= _SMALL else None
-        if self._every is not None:
-            return
+        self._asked: Callable[[], Float64] | None = None
+        if len(trie) <= _SMALL:
+            self._asked = lambda: _every(trie, scores, allowed)
+        self._questions = 0
+        self._every: Float64 | None = None
         self._allowed = allowed if allowed is not None and allowed.only else None
         # One more than there are scores, so that every end of a range is an index.
         if self._allowed is not None:
@@ -52,6 +55,9 @@ class Potential:
 
     def __getitem__(self, nodes: int | Int32 | Int64) -> float | Float64:
         """A float for one node, float64 [m] for m."""
+        self._questions += 1
+        if self._asked is not None and self._questions >= _QUESTIONS:
+            self._every, self._asked = self._asked(), None
         if self._every is not None:
             return float(self._every[nodes]) if np.ndim(nodes) == 0 else self._every[nodes]
         ranges = self._trie.leaf_range(nodes)

@@ -1,0 +1,130 @@
+"""The ways to search a catalog beside each other: what they take, and how often they find what exact search finds.
+
+On the engine itself, one search at a time, title only, the default ranker, title by title in turn. `agreement_top3` is
+the share of titles with the same three segments in the same order as exact search, `agreement_top1` with the same
+first. `exact` searches with a proven bound, `likely` is the default; `narrow`, `coarse` and `coarsest` are what is left
+of it under load.
+
+python -m bench.search [--json FILE] [--pages FILE.tsv] [--catalog NAME] [--titles 100]
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bidtrie.evaluation.pages import read_pages
+from bidtrie.requests import PageContext, Search
+from bidtrie.scheduling.job import run_alone
+from bidtrie.server.metrics import Metrics
+from bidtrie.serving.runtime import Runtime
+from bidtrie.serving.target_plans import target_plans
+from bidtrie.settings import Settings
+from bidtrie.trie.prompt import render, retrieval_text
+from bidtrie.trie.search import search
+from bidtrie.trie.search_options import SearchOptions
+
+from bench.measure import STAND_IN, latency, machine, report, targeting_options
+
+_TOP_K = 3
+
+
+def _options(prior_weight: float) -> dict[str, SearchOptions]:
+    likely = {plan.name: plan for plan in target_plans(Search.LIKELY, 1)}
+    common: dict[str, Any] = {"top_k": _TOP_K, "prior_weight": prior_weight}
+    found = {
+        "exact": SearchOptions(method=Search.EXACT, **common),
+        "exact_without_prior": SearchOptions(_TOP_K, method=Search.EXACT),
+        **{
+            "likely" if name == "full" else name: SearchOptions(
+                method=plan.method, margin=plan.margin, branches=plan.branches, **common
+            )
+            for name, plan in likely.items()
+        },
+    }
+    for width in (1, 4, 8):
+        found[f"beam{width}"] = SearchOptions(method=Search.BEAM, beam_width=width, **common)
+    return found
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one run."""
+    settings = Settings(model=options.model, catalogs=(options.catalog,), cache_fills=0)
+    runtime = Runtime(settings, Metrics())
+    # The parts that the server puts together, without the scheduler between them.
+    serving = runtime._serving
+    loaded, level = serving.catalogs[options.catalog], serving.levels[0]
+    engine, tokenizer = level.model.engine, level.model.checkpoint.tokenizer
+    pages = [page for page in read_pages(options.pages) if page.context.title]
+    pages = pages[:: max(1, len(pages) // options.titles)][: options.titles]
+    methods = _options(settings.prior_weight)
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    steps: dict[str, list[int]] = {name: [] for name in methods}
+    nodes: dict[str, list[int]] = {name: [] for name in methods}
+    found: dict[str, list[list[int]]] = {name: [] for name in methods}
+    scheduler = serving.engines.scheduler
+    for warm_up in (True, False):
+        for page in pages[: 3 if warm_up else None]:
+            context = PageContext(title=page.context.title)
+            prompt = render(context, tokenizer, settings.max_context_tokens)
+            bonus = loaded.retriever.scores(retrieval_text(context)) * np.float32(settings.retriever_weight)
+            for name, method in methods.items():
+                sizes: list[int] = []
+                job = search(
+                    engine,
+                    loaded.trie,
+                    level.targeting_prefix,
+                    prompt,
+                    method,
+                    prior=loaded.priors[0],
+                    bonus=bonus,
+                    ahead=scheduler.ahead,
+                )
+
+                def counted(job: Any = job, sizes: list[int] = sizes) -> Any:
+                    output = None
+                    while True:
+                        try:
+                            batch = job.send(output)
+                        except StopIteration as stop:
+                            return stop.value
+                        sizes.append(len(batch))
+                        output = yield batch
+
+                begin = time.perf_counter()
+                result = run_alone(engine, counted())
+                if not warm_up:
+                    times[name].append(1000 * (time.perf_counter() - begin))
+                    steps[name].append(len(sizes))
+                    nodes[name].append(sum(sizes))
+                    found[name].append([each.segment for each in result.found])
+    figures: dict[str, Any] = {
+        "benchmark": "search",
+        "model": options.model,
+        "catalog": options.catalog,
+        "paths": len(loaded.catalog),
+        "titles": len(pages),
+        "titles_from": "stand-in of the project" if options.pages == STAND_IN else Path(options.pages).name,
+        "nodes_ahead": scheduler.ahead(),
+    }
+    for name in methods:
+        figures |= latency(name, times[name])
+        figures[f"{name}_mean_ms"] = float(np.mean(times[name]))
+        figures[f"{name}_steps_mean"] = float(np.mean(steps[name]))
+        figures[f"{name}_nodes_mean"] = float(np.mean(nodes[name]))
+        if name not in ("exact", "exact_without_prior"):
+            pairs = list(zip(found[name], found["exact"], strict=True))
+            figures[f"{name}_agreement_top3"] = float(np.mean([a == b for a, b in pairs]))
+            figures[f"{name}_agreement_top1"] = float(np.mean([a[0] == b[0] for a, b in pairs]))
+    serving.shutdown()
+    return figures | machine()
+
+
+def main() -> None:
+    options = targeting_options(__doc__, titles=100)
+    report(run(options), options.json)
+
+
+if __name__ == "__main__":
+    main()

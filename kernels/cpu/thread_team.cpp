@@ -83,8 +83,8 @@ void ThreadTeam::barrier() {
   const std::uint32_t generation = generation_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
     arrived_.store(0, std::memory_order_relaxed);
-    // Sequentially consistent, so that it is out before `notify_all` looks for sleepers: one that is about to sleep
-    // either sees it or is seen.
+    // Sequentially consistent, so that it is out before `notify_all` looks for sleepers: one that is about to
+    // sleep either sees it or is seen.
     generation_.store(generation + 1, std::memory_order_seq_cst);
     generation_.notify_all();
   } else {

@@ -34,7 +34,7 @@ class Settings(BaseModel):
     )
     catalogs: tuple[str, ...] = Field(
         (),
-        description="Catalogs to serve, the first one by default; none: every catalog of the catalog folder.",
+        description="Catalogs to serve, the default one first; none: all there are, the first by name as default.",
     )
     host: str = Field("0.0.0.0", description="Address to listen on; there is no TLS.")
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 picks a free one.")

@@ -116,3 +116,17 @@ def test_a_call_needs_time(call: Callable[..., None], method: str, timeout_ms: f
     arguments = needed.get(method, {"product": Product(name="x")})
     with pytest.raises(InvalidInput, match=r"timeout_ms: .*, expected more than 0"):
         call(method, **arguments, timeout_ms=timeout_ms)
+
+
+@pytest.mark.parametrize("argument", ["keywords", "categories", "candidates", "blocked"])
+def test_one_text_is_no_list_of_letters(argument: str) -> None:
+    with (
+        Client("127.0.0.1:1") as client,
+        pytest.raises(InvalidInput, match=f"{argument}: is one text, 'bread'"),
+    ):
+        client.target(title="Bread", **{argument: "bread"})
+
+
+def test_one_audience_is_no_list_of_letters() -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(InvalidInput, match="audience: is one text"):
+        client.generate(product=creative_pb2.Product(company="Kettle"), audience="families")

@@ -100,6 +100,8 @@ async def test_the_schedulers_metrics(running: Running) -> None:
     running.metrics.predicted(0, 1.05)
     running.metrics.cost_model_saved(False)
     running.metrics.searched(5, SearchWork(scored=24, unused=3, pruned=11))
+    running.metrics.approved_read(12)
+    running.metrics.approved_read(None)
     running.metrics.queue(7)
     samples = await scrape(running)
     assert value(samples, "bidtrie_engine_step_seconds_sum") == 0.75
@@ -109,6 +111,9 @@ async def test_the_schedulers_metrics(running: Running) -> None:
     assert value(samples, "bidtrie_queue_seconds_count") == 1
     assert value(samples, "bidtrie_queue_requests") == 7
     assert value(samples, "bidtrie_target_steps_sum") == 5
+    assert value(samples, "bidtrie_approved_creatives") == 12
+    for result in ("done", "failed"):
+        assert value(samples, "bidtrie_approved_creatives_reads_total", result=result) == 1
     branches = {
         each: value(samples, "bidtrie_search_branches_total", outcome=each)
         for each in ("scored", "unused", "pruned")

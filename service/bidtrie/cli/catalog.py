@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from bidtrie.errors import CatalogError
+from bidtrie.errors import CatalogError, InvalidInput
 from bidtrie.models.load import load_checkpoint
 from bidtrie.trie.catalog import Catalog, Segment, check_name
 from bidtrie.trie.cluster import GROUP_SIZE, LEAST_GROUP_SIZE, cluster_segments
@@ -69,8 +69,9 @@ def build(
         ),
     ] = False,
     group_size: Annotated[
-        int, typer.Option(min=LEAST_GROUP_SIZE, help="With --cluster: most keywords of a group.")
-    ] = GROUP_SIZE,
+        int | None,
+        typer.Option(min=LEAST_GROUP_SIZE, help=f"With --cluster: most keywords of a group ({GROUP_SIZE})."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build a catalog from a file or package; one of the same name is replaced.
@@ -82,8 +83,12 @@ def build(
     Example: bidtrie catalog build keywords --from keywords.txt --format list --cluster
     """
     check_name(name)
+    if group_size is not None and not cluster:
+        raise InvalidInput.of("--group-size", "is for --cluster")
     read = _read(source, format)
-    segments = _clustered(read.segments, group_size, quiet=as_json) if cluster else read.segments
+    segments = read.segments
+    if cluster:
+        segments = _clustered(segments, GROUP_SIZE if group_size is None else group_size, quiet=as_json)
     catalog = Catalog(name, segments, read.cattax if cattax is None else cattax)
     if model is not None:
         # A model that cannot be loaded must not cost the catalog that is there.

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bidtrie.cache.redis_address import RedisAddress
+from bidtrie.drafts.approved import read_approved
 from bidtrie.models.load import load_checkpoint
 from bidtrie.models.names import model_path
 from bidtrie.serving.runtime import catalog_names
@@ -11,7 +12,7 @@ from bidtrie.trie.store import catalog_folder, describe_catalog
 
 
 def check_start(settings: Settings) -> None:
-    """Raise ModelError, CatalogError or InvalidInput where a model, a catalog or the Redis URL cannot be right.
+    """Raise ModelError, CatalogError or InvalidInput where what the settings name cannot be right.
 
     The contents of files are read when they are loaded, while the server refuses calls already.
     """
@@ -19,6 +20,8 @@ def check_start(settings: Settings) -> None:
         _check_model(name)
     for name in catalog_names(settings):
         describe_catalog(catalog_folder(name))
+    if settings.approved_creatives is not None:
+        read_approved(settings.approved_creatives)
     if settings.cache_redis_url is not None:
         RedisAddress.parse(settings.cache_redis_url)
 

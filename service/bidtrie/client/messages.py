@@ -40,8 +40,8 @@ def target_request(
         catalog=catalog,
         top_k=top_k,
         tmax_ms=tmax_ms,
-        candidates=candidates,
-        blocked=blocked,
+        candidates=_texts("candidates", candidates),
+        blocked=_texts("blocked", blocked),
         normalization=_enum_value("normalization", normalization, targeting_pb2.Normalization),
         prior_weight=prior_weight,
         ranker=_enum_value("ranker", ranker, targeting_pb2.Ranker),
@@ -55,9 +55,9 @@ def target_request(
     context = targeting_pb2.Context(
         title=title,
         description=description,
-        keywords=keywords,
+        keywords=_texts("keywords", keywords),
         language=language,
-        categories=categories,
+        categories=_texts("categories", categories),
         app_name=app_name,
         site_name=site_name,
     )
@@ -90,7 +90,7 @@ def generate_request(
     request = creative_pb2.GenerateRequest(
         request_id=request_id,
         product=product,
-        audience=audience,
+        audience=_texts("audience", audience),
         language=language,
         slots=slots,
         candidates=candidates,
@@ -103,6 +103,13 @@ def generate_request(
     if allow_fallback is not None:
         request.allow_fallback = allow_fallback
     return request
+
+
+def _texts(argument: str, texts: Iterable[str]) -> Iterable[str]:
+    """Several texts; a single one would pass for its letters."""
+    if isinstance(texts, str | bytes):
+        raise InvalidInput.of(argument, f"is one text, {texts!r}, expected a list of texts")
+    return texts
 
 
 def _enum_value(argument: str, value: Any, kind: EnumTypeWrapper) -> Any:

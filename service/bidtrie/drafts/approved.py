@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ MAX_FILE_BYTES, MAX_CHARACTERS, MAX_TOLD = 16 << 20, 2000, 10
 _KEYS = frozenset({"text", "company", "industry"})
 _POLL_SECONDS = 2.0
 
+#: Called with the number of texts that were read; None: the file was wrong.
+OnRead = Callable[[int | None], None]
 #: Texts that count together: "company", "industry" or "all", and the name.
 Group = tuple[str, str]
 _ALL: Group = ("all", "")
@@ -131,13 +133,21 @@ class ApprovedCreatives:
     `refresh` looks at the file, and `watch` calls it on a thread of its own; `tries` may be called from any thread.
     """
 
-    def __init__(self, file: Path, encode: Encode, vocabulary: int) -> None:
-        """Raises InvalidInput when the file is wrong: later, what it held before stays."""
+    def __init__(
+        self, file: Path, encode: Encode, vocabulary: int, on_read: OnRead = lambda texts: None
+    ) -> None:
+        """`on_read` is told of every time that the file is read.
+
+        Raises InvalidInput when the file is wrong: later, what it held before stays.
+        """
         self._file = file
         self._encode = encode
         self._vocabulary = vocabulary
         self._seen = _version(file)
-        self._groups: Mapping[Group, PhraseTrie] = group_phrases(read_approved(file), encode, vocabulary)
+        texts = read_approved(file)
+        self._groups: Mapping[Group, PhraseTrie] = group_phrases(texts, encode, vocabulary)
+        self._on_read = on_read
+        self._note(len(texts))
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -158,9 +168,14 @@ class ApprovedCreatives:
             self._groups = group_phrases(texts, self._encode, self._vocabulary)
         except InvalidInput as error:
             logger.warning("approved creatives not taken, the old ones stay", extra={"why": str(error)})
+            self._on_read(None)
             return False
-        logger.info("approved creatives read", extra={"texts": len(texts)})
+        self._note(len(texts))
         return True
+
+    def _note(self, texts: int) -> None:
+        logger.info("approved creatives read", extra={"texts": texts})
+        self._on_read(texts)
 
     def watch(self, seconds: float = _POLL_SECONDS) -> None:
         """Look every so many seconds, until `close`."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bidtrie.drafts.approved import ApprovedCreatives
+from bidtrie.drafts.approved import ApprovedCreatives, OnRead
 from bidtrie.drafts.drafter import Drafter, Source
 from bidtrie.drafts.phrase_trie import MOST_VOCABULARY, PhraseTrie, start
 from bidtrie.drafts.recent import RecentOutputs
@@ -25,13 +25,19 @@ class Drafting:
         memory_bytes: int = 4 << 20,
         approved: Path | None = None,
         examples: Sequence[str] = (),
+        on_approved: OnRead = lambda texts: None,
     ) -> None:
-        """`examples` are texts of the prompt that every request has. Raises InvalidInput naming a wrong file."""
+        """`examples` are texts of the prompt that every request has; `on_approved` is of ApprovedCreatives.
+
+        Raises InvalidInput naming a wrong file.
+        """
         self._encode = encode
         self._vocabulary = vocabulary
         self._draft_nodes = draft_nodes if vocabulary <= MOST_VOCABULARY else 0
         self._triggers = [Trigger() for _ in range(levels)]
-        self.approved = None if approved is None else ApprovedCreatives(approved, encode, vocabulary)
+        self.approved = None
+        if approved is not None:
+            self.approved = ApprovedCreatives(approved, encode, vocabulary, on_approved)
         self.recent = RecentOutputs(memory_bytes, vocabulary)
         begin = start(vocabulary)
         self._examples = PhraseTrie((([begin, *encode(text)], 1.0) for text in examples), vocabulary)

@@ -73,7 +73,7 @@ async def within(
     if left is not None and left <= 0:
         observer.arrived(service_class, left)
         observer.shed(service_class, "late_on_arrival")
-        raise DeadlineExceeded("the deadline had passed on arrival")
+        raise DeadlineExceeded("the deadline left no time on arrival")
     timeout = asyncio.timeout(left)
     try:
         async with timeout:

@@ -158,6 +158,14 @@ class Metrics(RuntimeObserver):
             "Branches of catalogs: scored, unused (fed ahead and never needed), pruned (left out as hopeless).",
             ["outcome"],
         )
+        self._approved = self._gauge(
+            "bidtrie_approved_creatives", "Approved ad texts that drafts are made of."
+        )
+        self._approved_reads = self._counter(
+            "bidtrie_approved_creatives_reads",
+            "Times that the file of approved creatives was read: done, or failed (what it held before stays).",
+            ["result"],
+        )
         self._creative_steps = self._histogram(
             "bidtrie_creative_steps", "Engine steps that a creative request took.", _NODES[:10]
         )
@@ -213,6 +221,7 @@ class Metrics(RuntimeObserver):
             self._cache_evictions.labels(cache)
         for result in ("done", "failed"):
             self._saves.labels(result)
+            self._approved_reads.labels(result)
         for decision in DECISIONS:
             self._draft_decisions.labels(decision)
         self._branch = {each: self._branches.labels(each) for each in ("scored", "unused", "pruned")}
@@ -277,6 +286,11 @@ class Metrics(RuntimeObserver):
         self._branch["scored"].inc(work.scored)
         self._branch["unused"].inc(work.unused)
         self._branch["pruned"].inc(work.pruned)
+
+    def approved_read(self, texts: int | None) -> None:
+        self._approved_reads.labels("failed" if texts is None else "done").inc()
+        if texts is not None:
+            self._approved.set(texts)
 
     def creatives_written(self, steps: int, drafts: DraftCounts) -> None:
         self._creative_steps.observe(steps)

@@ -13,7 +13,7 @@ from bidtrie.creative.vocabulary import Vocabulary
 from bidtrie.drafts.drafter import Source
 from bidtrie.drafts.drafting import Drafting
 from bidtrie.models.checkpoint import Checkpoint
-from bidtrie.requests import GenerateAnswer, GenerateQuery, TextDelta
+from bidtrie.requests import GenerateAnswer, GenerateQuery, TextDelta, Timings
 from bidtrie.scheduling.job import Plan
 from bidtrie.scheduling.scheduler import Scheduler
 from bidtrie.scheduling.service_class import ServiceClass
@@ -87,7 +87,10 @@ class CreativeWriter:
             task.cancel()
         answer = answered.answer
         if answered.age_s is not None:
-            answer = replace(answer, cache_age_s=answered.age_s, fallback=answered.fallback)
+            # What it took then is not what it takes now.
+            answer = replace(
+                answer, cache_age_s=answered.age_s, fallback=answered.fallback, timings=Timings()
+            )
             for text in answer.creatives:
                 yield TextDelta(text.slot, text.rank, text.text)
         yield answer

@@ -213,15 +213,8 @@ class Runtime(Backend):
 
         catalogs = {name: _prepare_catalog(name, levels, alone) for name in names}
         tokenizer = levels[0].model.checkpoint.tokenizer
-        costs = CostFiles(levels, self._observer)
-        scheduler = self._scheduler(
-            costs.levels,
-            max_requests=settings.max_queue,
-            max_step_s=settings.max_step_ms / 1000,
-        )
-        dispatcher = Dispatcher(scheduler)
-        ranker = TargetingRanker(levels, dispatcher, self._caches.targeting, settings, self._observer)
         vocabulary = Vocabulary(tokenizer, levels[0].model.engine.spec.vocab_size)
+        # Before anything has a thread: the file of approved creatives may be wrong.
         drafting = Drafting(
             tokenizer.encode,
             vocabulary.size,
@@ -230,13 +223,26 @@ class Runtime(Backend):
             memory_bytes=settings.draft_memory_bytes,
             approved=settings.approved_creatives,
             examples=EXAMPLE_TEXTS,
+            on_approved=self._observer.approved_read,
         )
+        costs = CostFiles(levels, self._observer)
+        scheduler = self._scheduler(
+            costs.levels,
+            max_requests=settings.max_queue,
+            max_step_s=settings.max_step_ms / 1000,
+        )
+        dispatcher = Dispatcher(scheduler)
+        ranker = TargetingRanker(levels, dispatcher, self._caches.targeting, settings, self._observer)
         writer = CreativeWriter(
             levels, dispatcher, vocabulary, self._caches.creatives, drafting, self._observer
         )
         warm_up(scheduler, ranker, catalogs[names[0]])
         scheduler.observer = self._observer
         drafting.watch()
+        logger.info("catalogs", extra={"default_catalog": names[0], "catalogs": list(names)})
+        if len(names) > 1 and not settings.catalogs:
+            # Names sort anew with every catalog that is built.
+            logger.warning("no setting names the default catalog", extra={"default_catalog": names[0]})
         return _Serving(levels, EngineThread(scheduler), ranker, writer, catalogs, names[0], costs, drafting)
 
     async def close(self) -> None:

@@ -18,5 +18,8 @@ class RuntimeObserver(Observer, CacheObserver):
     def cost_model_saved(self, done: bool) -> None:
         """A cost model was written to its file, or could not be. On a thread of its own."""
 
+    def approved_read(self, texts: int | None) -> None:
+        """The file of approved creatives was read and holds so many texts; None: it was wrong. On any thread."""
+
     def creatives_written(self, steps: int, drafts: DraftCounts) -> None:
         """A creative request was computed, in so many engine steps."""

@@ -356,7 +356,7 @@ def _indices(query: TargetQuery, loaded: LoadedCatalog) -> tuple[list[int] | Non
             if segment in loaded.catalog:
                 found.append(loaded.catalog.index(segment))
             else:
-                expected = f"is not a segment of the catalog {loaded.catalog.name}"
+                expected = f"{segment!r} is not a segment of the catalog {loaded.catalog.name}"
                 problems.append(Violation(f"{field}[{i}]", expected))
         return found
 

@@ -20,7 +20,7 @@ Float64 = NDArray[np.float64]
 
 #: See `LikelyBound`.
 GAIN_A_LOG_LEAF = 0.375
-PATIENCE, _STAIR = 48, 8
+PATIENCE, _STAIR = 96, 8
 
 
 class Bound(Protocol):

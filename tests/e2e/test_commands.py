@@ -43,6 +43,20 @@ def test_target_prints_the_response(live_server: Ports) -> None:
     assert "Food & Drink" in shown.stdout
 
 
+def test_target_takes_shortlists_blocked_segments_and_ways_to_search(live_server: Ports) -> None:
+    page = ("target", "--title", "How to bake sourdough bread", "--target", f"127.0.0.1:{live_server.grpc}")
+    best = last_json(bidtrie(*page, "--json", "--search", "exact"))["segments"][0]["id"]
+    others = last_json(bidtrie(*page, "--json", "--blocked", best))["segments"]
+    assert best not in [each["id"] for each in others]
+    only = last_json(
+        bidtrie(*page, "--json", "--candidates", f"{best}, {others[0]['id']}", "--beam-width", "2")
+    )
+    assert {each["id"] for each in only["segments"]} == {best, others[0]["id"]}
+    wrong = bidtrie(*page, "--search", "exact", "--beam-width", "2")
+    assert wrong.returncode != 0
+    assert "beam_width" in wrong.stderr
+
+
 def test_target_takes_an_openrtb_request(live_server: Ports, tmp_path: Path) -> None:
     file = tmp_path / "request.json"
     file.write_text(

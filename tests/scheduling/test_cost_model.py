@@ -212,6 +212,15 @@ def test_junk_in_the_file_is_no_model(tmp_path, content, caplog):
     assert "cost model not read" in caplog.text
 
 
+def test_a_margin_of_a_bad_moment_does_not_spoil_the_file(tmp_path):
+    model = taught(50)
+    model.margin = 1e4
+    assert save_cost_model(tmp_path / "costs.json", model)
+    again = load_cost_model(tmp_path / "costs.json")
+    assert again is not None
+    assert again.margin == 100
+
+
 def test_no_file_is_nothing_to_tell(tmp_path, caplog):
     assert load_cost_model(tmp_path / "none.json") is None
     assert not caplog.records

@@ -24,6 +24,11 @@ def target(
         Search | None,
         typer.Option(help="How the model's ranking is searched for; the server's default without it."),
     ] = None,
+    beam_width: Annotated[
+        int | None, typer.Option(help="Prefixes that go on at each level, 1 to 64; makes the search a beam.")
+    ] = None,
+    candidates: Annotated[str, typer.Option(help="Rank only these segment ids, comma-separated.")] = "",
+    blocked: Annotated[str, typer.Option(help="Segment ids not to return, comma-separated.")] = "",
     timeout_ms: Annotated[float, typer.Option(min=1, help="Deadline of the call.")] = 10_000,
     address: Annotated[str, typer.Option("--target", help="HOST:PORT of the server.")] = "127.0.0.1:50051",
     json_only: Annotated[bool, typer.Option("--json", help="Print the response as one JSON object.")] = False,
@@ -62,13 +67,16 @@ def target(
         response = client.target(
             title=title,
             description=description,
-            keywords=[word.strip() for word in keywords.split(",") if word.strip()],
+            keywords=_listed(keywords),
             app_name=app_name,
             bid_request=message,
             catalog=catalog,
             top_k=top_k,
             ranker=ranker,
             search="unspecified" if search is None else search,
+            beam_width=beam_width,
+            candidates=_listed(candidates),
+            blocked=_listed(blocked),
             timeout_ms=timeout_ms,
         )
     if json_only:
@@ -87,3 +95,7 @@ def target(
         f"{common_pb2.Source.Name(response.source)}, {timings.total_ms:.1f} ms, "
         f"{timings.steps} steps, {timings.nodes} nodes"
     )
+
+
+def _listed(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]

@@ -36,6 +36,8 @@ _OUTLIER = 4.0
 #: The window of the quantile, in steps, and the quantile.
 _WINDOW, QUANTILE = 256, 0.95
 _LEAST_SECONDS = 1e-6
+#: A margin that is kept from one process to the next: larger ones are of a bad moment.
+_MOST_MARGIN = 100.0
 _RESTORED_WEIGHT = 100.0
 #: Steps that a calibration sample counts for; about 2,000 steps are remembered.
 _CALIBRATION_WEIGHT = 20.0
@@ -141,7 +143,7 @@ class CostModel:
             "gram": self._gram.tolist(),
             "moment": self._moment.tolist(),
             "speed": self.speed,
-            "margin": self.margin,
+            "margin": min(self.margin, _MOST_MARGIN),
             "samples": self.samples,
         }
 
@@ -161,7 +163,7 @@ class CostModel:
             (theta < 0).any()
             or not theta.any()
             or not 0.01 <= scalars[0] <= 100
-            or not 1 <= scalars[1] <= 100
+            or not 1 <= scalars[1] <= _MOST_MARGIN
         ):
             raise ValueError("not the state of a cost model: coefficients, speed or margin out of range")
         if samples < 0 or (np.diagonal(gram) < 0).any():

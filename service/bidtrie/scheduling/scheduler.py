@@ -37,8 +37,9 @@ _NEVER = math.inf
 #: How fast the use of the engine and the rate of arrivals are forgotten, in seconds and as a share.
 _USE_SECONDS, _ARRIVAL_RATE = 1.0, 0.1
 _LEAST_RETRY_S = 0.005
-#: An engine that has not stepped for so many seconds runs what it refuses, for nobody, to see what it takes now.
-_PROBE_S = 0.05
+#: An engine that has not stepped for so many seconds is idle, and tries what it predicts to be late: in the request's
+#: own time where there is so much of it, else afterwards and for nobody, to see what it takes now.
+_PROBE_S, _PATIENT_S = 0.05, 1.0
 #: Fewest nodes of a prefill's piece: smaller ones cost more steps than they save.
 _LEAST_CHUNK = 16
 #: Times the cost of a step with one node: what is little more than that.
@@ -235,7 +236,13 @@ class Scheduler:
             competitors, present, service_class, lambda among: backlog(among, level).fits(least)
         ):
             return cheapest
+        if not present and self._may_try(deadline, now):
+            return cheapest
         return None
+
+    def _may_try(self, deadline: float, now: float) -> bool:
+        """Whether to try on an idle engine what is predicted to be late: predictions may be wrong."""
+        return now - self._stepped_at > _PROBE_S and deadline - now >= _PATIENT_S
 
     def _probe(self, plan: Plan[Any], now: float) -> None:
         """Run a plan without a deadline on an idle engine: predictions that refuse everybody would never be corrected.
@@ -349,7 +356,9 @@ class Scheduler:
             self._end(entry)
         elif now >= entry.deadline:
             self._out_of_time(entry)
-        elif self._too_late(entry, model, now):
+        elif not (
+            len(self._running) == 1 and not entry.started and self._may_try(entry.deadline, now)
+        ) and self._too_late(entry, model, now):
             self._out_of_time(entry)
             self._probe(entry.plan, now)
         else:

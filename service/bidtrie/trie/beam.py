@@ -24,7 +24,7 @@ from bidtrie.engine.base import Engine
 from bidtrie.engine.tree_batch import PREFIX_END, Candidates, Int32, TreeBatch, kept_parent
 from bidtrie.scheduling.job import Chunk, Job
 from bidtrie.trie.found import Found, SearchResult, SearchWork, best
-from bidtrie.trie.likeliest import likeliest_end
+from bidtrie.trie.likeliest import complete
 from bidtrie.trie.potential import Potential
 from bidtrie.trie.scoring import Scoring
 from bidtrie.trie.search_options import SearchOptions
@@ -97,17 +97,16 @@ class Beam:
         return live
 
     def _finish(self, hypothesis: _Hypothesis) -> None:
-        bonus = self.bonus[hypothesis.node] if self.bonus is not None else 0.0
-        self.finished.append(
-            Found(
-                int(self.trie.segment[hypothesis.node]), hypothesis.score + bonus, hypothesis.log_probability
-            )
-        )
+        segment, score = int(self.trie.segment[hypothesis.node]), self._worth(hypothesis)
+        self.finished.append(Found(segment, score, hypothesis.log_probability))
 
     def _rank(self, hypothesis: _Hypothesis) -> tuple[float, int]:
         """Sorts best first; ties go to the node that comes first."""
-        bonus = self.bonus[hypothesis.node] if self.bonus is not None else 0.0
-        return -(hypothesis.score + bonus), hypothesis.node
+        return -self._worth(hypothesis), hypothesis.node
+
+    def _worth(self, hypothesis: _Hypothesis) -> float:
+        """The score with the best bonus at the node or below."""
+        return hypothesis.score + (self.bonus[hypothesis.node] if self.bonus is not None else 0.0)
 
     def _level(self, live: list[_Hypothesis]) -> Job[list[_Hypothesis]]:
         """Score the children of all live hypotheses and choose who goes on."""
@@ -192,12 +191,9 @@ class Beam:
         """The best of what is finished; where the search was cut, also of what the branches left may lead to."""
         found = {each.segment: each for each in self.finished}
         if partial:
-            for hypothesis in self.live:
-                node = likeliest_end(self.scoring, self.bonus, hypothesis.node)
-                segment = int(self.trie.segment[node])
-                score = hypothesis.score + (self.bonus[node] if self.bonus is not None else 0.0)
-                if segment not in found or found[segment].score < score:
-                    found[segment] = Found(segment, score, hypothesis.log_probability)
+            # A node's bonus is that of the end that completes it.
+            left = [(self._worth(each), each.node, each.log_probability) for each in self.live]
+            complete(found, left, self.scoring, self.bonus)
         return SearchResult(
             best(found.values(), self.options.top_k), partial, SearchWork(self.branches, 0, len(self.live))
         )

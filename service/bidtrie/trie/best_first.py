@@ -24,7 +24,7 @@ from bidtrie.engine.tree_batch import PREFIX_END, Candidates, Int32, StepOutput,
 from bidtrie.scheduling.job import Chunk, Job
 from bidtrie.trie.bounds import Bound
 from bidtrie.trie.found import Found, SearchResult, SearchWork, best
-from bidtrie.trie.likeliest import likeliest_end
+from bidtrie.trie.likeliest import complete, likeliest_end
 from bidtrie.trie.potential import Potential
 from bidtrie.trie.scoring import Scoring
 from bidtrie.trie.search_options import SearchOptions
@@ -130,11 +130,11 @@ class BestFirst:
                 found[segment] = Found(segment, score, log_probability)
         if partial:
             # A branch is worth what its best bonus is: of all of them only so many can be among the best.
-            left = sorted((-self._with_bonus(b.score, b.node), b.node, b) for _, _, b in self._frontier)
-            for worth, node, branch in left[: self._options.top_k]:
-                segment = int(self._trie.segment[likeliest_end(self._scoring, self._bonus, node)])
-                if segment not in found or found[segment].score < -worth:
-                    found[segment] = Found(segment, -worth, branch.log_probability)
+            left = (
+                (self._with_bonus(b.score, b.node), b.node, b.log_probability) for _, _, b in self._frontier
+            )
+            most = heapq.nsmallest(self._options.top_k, left, key=lambda each: (-each[0], each[1]))
+            complete(found, most, self._scoring, self._bonus)
         work = SearchWork(self.scored, self._fed - self.scored, len(self._frontier))
         return SearchResult(best(found.values(), self._options.top_k), partial, work)
 

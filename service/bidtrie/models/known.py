@@ -48,7 +48,9 @@ class TunedModel:
 
 
 #: Made where they are fetched, without torch: see `compress.tuned_model`.
-TUNED_MODELS: dict[str, TunedModel] = {}
+TUNED_MODELS: dict[str, TunedModel] = {
+    "bidtrie-135m": TunedModel("bidtrie-135m", "smollm2-135m", "bidtrie-135m", "Apache-2.0")
+}
 
 KNOWN_MODELS: dict[str, KnownModel] = {
     "smollm2-135m": KnownModel(

@@ -40,3 +40,5 @@ def write_adapter(model: Any, base: str, folder: Path) -> None:
         name: each.detach().half().contiguous() for name, each in get_peft_model_state_dict(model).items()
     }
     save_file(state, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    # safetensors may keep its file to its owner; a service often runs as another user.
+    (folder / ADAPTER_WEIGHTS).chmod((folder / ADAPTER_CONFIG).stat().st_mode)

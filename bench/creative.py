@@ -13,7 +13,14 @@ included (`ratio_request_…`). Of each text and way the fastest round counts; r
 Every text is checked to be the one of plain decoding. `ratio_steps_bound_…` is what steps could be saved at most: if
 everything that the sources say (four tokens each of any place) were fed, at no cost.
 
-python -m bench.creative [--json FILE] [--products FILE.csv] [--texts 30] [--rounds 3]
+With `--peers`, other engines write some of the same prompts greedily, plainly and with prompt lookup, each in turn with
+itself: `ratio_prompt_lookup_transformers`, `…_llama_cpp` and `…_openvino` are their times a token of plain decoding
+over those with lookup, guessing 2 or 10 tokens, whichever is faster. `ratio_vs_plain_cold_same_texts` is ours on these
+prompts. They end a text where we do, by their own choice, and after as many tokens as ours has at the latest; they know
+nothing of our constraints, so that their texts are others. An engine that is not installed (`make bench-peers`) is
+named in `prompt_lookup_missing`.
+
+python -m bench.creative [--json FILE] [--products FILE.csv] [--texts 30] [--rounds 3] [--peers] [--peer-texts 10]
 """
 
 import argparse
@@ -29,6 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from bidtrie.creative.job import Creatives, Speculation, compute_prefix, generate
 from bidtrie.creative.prompt import EXAMPLE_TEXTS, PromptTemplate
 from bidtrie.creative.vocabulary import Vocabulary
@@ -47,6 +55,7 @@ from bidtrie.scheduling.service_class import ServiceClass
 from bidtrie.scheduling.step_shape import StepShape
 
 from bench.measure import machine, report
+from bench.peers.prompt_lookup import prompt_lookup
 
 SLOTS = (Slot("headline", SlotType.HEADLINE, 70), Slot("description", SlotType.DESCRIPTION, 220))
 _TEMPERATURE = 0.7
@@ -87,9 +96,9 @@ class Writer:
     """One model on its engine behind a scheduler, as the service has it."""
 
     def __init__(self, model: str) -> None:
-        checkpoint = load_checkpoint(model)
-        self.tokenizer = checkpoint.tokenizer
-        self.engine = NativeEngine(checkpoint, max_nodes=128)
+        self.checkpoint = load_checkpoint(model)
+        self.tokenizer = self.checkpoint.tokenizer
+        self.engine = NativeEngine(self.checkpoint, max_nodes=128)
         self.vocabulary = Vocabulary(self.tokenizer, self.engine.spec.vocab_size)
         self.prompt = PromptTemplate(self.tokenizer)
         self.fixed = run_alone(self.engine, compute_prefix(self.engine, self.prompt.fixed_tokens))
@@ -276,6 +285,25 @@ def both_slots(found: Sequence[dict[str, Tally]], name: str, *, request: bool = 
     return sum(total(each, "plain") for each in found) / sum(total(each, name) for each in found)
 
 
+def beside_peers(
+    writer: Writer,
+    products: Sequence[LabelledProduct],
+    found: Sequence[dict[str, Tally]],
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Prompt lookup of other engines on the first products measured, and what our drafts do on the same."""
+    count = len(products)
+    ours = {name: sum(sum(tallies[name].seconds[:count]) for tallies in found) for name in ("plain", "cold")}
+    asked = []
+    for slot, tallies in zip(SLOTS, found, strict=True):
+        for product, fed in zip(products, tallies["plain"].tokens, strict=False):
+            rest = writer.prompt.rest_tokens(query(product, slot, Sampling(0.0)), slot)
+            asked.append(([*writer.prompt.fixed_tokens, *rest], fed + 1))
+    ends = sorted({*writer.tokenizer.eos_ids, *np.flatnonzero(writer.vocabulary.stop).tolist()})
+    theirs = prompt_lookup(writer.checkpoint, asked, ends, writer.engine.threads, options.rounds)
+    return {"ratio_vs_plain_cold_same_texts": ours["plain"] / ours["cold"]} | theirs
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one run."""
     writer = Writer(options.model)
@@ -327,6 +355,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 key = f"ratio_{name}{suffix}" if name == "no_regret" else f"ratio_vs_plain_{name}{suffix}"
                 figures[key] = both_slots(found, name)
                 figures[f"ratio_request_{name}{suffix}"] = both_slots(found, name, request=True)
+            if options.peers and not temperature:
+                figures |= beside_peers(writer, measured[_WARM_UP:][: options.peer_texts], found, options)
     model_of = writer.level.model
     figures |= {
         f"step_{nodes}_nodes_predicted_ms": 1000 * model_of.mean(StepShape(nodes, nodes * 450, nodes, 0, 1))
@@ -346,7 +376,11 @@ def main() -> None:
     parser.add_argument(
         "--written", type=int, default=150, help="products the model writes approved texts for"
     )
+    parser.add_argument("--peers", action="store_true", help="also measure prompt lookup of other engines")
+    parser.add_argument("--peer-texts", type=int, default=10, help="texts that they write of each slot")
     options = parser.parse_args()
+    if options.peer_texts < 1:
+        parser.error("--peer-texts: expected at least 1")
     report(run(options), options.json)
 
 

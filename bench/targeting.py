@@ -4,13 +4,33 @@ The service runs as users run it: a server process, asked through gRPC, title on
 peer is what users write today: transformers in float32, `generate` with `prefix_allowed_tokens_fn` and 4 beams, its
 defaults otherwise, paths ended by the model's end-of-sequence token; its times hold no server. A second peer is made
 to do what the service's own beam search does: paths ended by a newline, no length penalty, so that it may stop
-earlier. All use all cores, one after the other, title by title.
+earlier.
+
+Where the peers' environments are (`make bench-peers`), two more engines choose one path greedily, in processes of their
+own that time themselves; else their figures are null, and `peers_missing` says which and why:
+
+  vllm_choice     vLLM in bfloat16: structured output, `choice` of all path texts; prefix caching on
+  llama_cpp       llama.cpp with the same file as the service: a grammar with a rule a topic, the likeliest token tried
+                  before the vocabulary; prompt cache on. `llama_cpp_q4_0` is the same in its own fastest format
+
+What they compile once is not in their times: `NAME_grammar_ms`. Both may end a path with a newline, as the service
+does, and what they write is checked to be a path. `service_greedy` is the service doing no more than they do: a beam of
+1, the model alone, no prior. `ratio_vs_llama_cpp` is over it, `ratio_vs_llama_cpp_default` over the service as it runs
+by default; `ratio_vs_vllm_choice` is over the default, as the ratios to transformers are,
+`ratio_vs_vllm_choice_greedy` over `service_greedy`. `NAME_same_as_greedy` is the share of titles with the path that
+`service_greedy` finds: theirs differ by rounding, and by tokens, which a grammar of text lets them cut differently.
+
+All use all cores, one after the other, title by title, with a pause before each turn: OpenMP's threads spin for up to
+0.2 s after their work, which would slow the next one down. The service's answer cache is off.
 
 python -m bench.targeting [--json FILE] [--pages FILE.tsv] [--catalog NAME] [--titles 30]
 """
 
 import asyncio
+import tempfile
 import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +41,29 @@ from bidtrie.models.load import load_checkpoint
 from bidtrie.requests import PageContext
 from bidtrie.serving.loaded_catalog import terminator
 from bidtrie.serving.own_server import own_server
+from bidtrie.trie.catalog import SEPARATOR
 from bidtrie.trie.prompt import fixed_tokens, render
 from bidtrie.trie.store import load_catalog
 from bidtrie.trie.trie import Trie
 
 from bench.measure import STAND_IN, latency, machine, report, targeting_options
+from bench.peers.process import PeerError
+from bench.peers.targeting import NAMES, TargetingPeer, start_targeting_peers
 from bench.transformers_peer import constrained_beam, transformers_model
 
 _TIMEOUT_MS = 60_000
 _TOP_K = 3
 _BEAMS = 4
 _IN_FLIGHT = 8
+#: Before each turn.
+_PAUSE_SECONDS = 0.25
+_GREEDY: dict[str, Any] = {
+    "top_k": 1,
+    "ranker": "llm",
+    "search": "beam",
+    "beam_width": 1,
+    "prior_weight": 0.0,
+}
 
 
 async def _in_flight(address: str, catalog: str, titles: list[str]) -> list[float]:
@@ -69,36 +101,67 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
     ]
     peer = transformers_model(checkpoint)
     torch.set_num_threads(machine()["cores"])
-    ours: list[float] = []
-    theirs: dict[str, list[float]] = {name: [] for name in tries}
-    engine_ms: list[float] = []
-    nodes: list[int] = []
-    steps: list[int] = []
-    with own_server(model_name, [catalog_name]) as ports, torch.inference_mode():
+    times: dict[str, list[float]] = {}
+    timings: list[Any] = []
+    written: dict[str, list[str]] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        warm_up = [*fixed_tokens(tokenizer), *render(PageContext(title="Read more"), tokenizer, 128)]
+        peers, missing = start_targeting_peers(
+            stack, folder, catalog, checkpoint, warm_up, machine()["cores"]
+        )
+        ports = stack.enter_context(own_server(model_name, [catalog_name], ["--cache-bytes", "0"]))
         address = f"127.0.0.1:{ports.grpc}"
-        with Client(address) as client:
-            for warm_up in (True, False):
-                for title, prompt in list(zip(titles, prompts, strict=True))[: 2 if warm_up else count]:
-                    begin = time.perf_counter()
-                    answer = client.target(
-                        title=title, catalog=catalog_name, top_k=_TOP_K, timeout_ms=_TIMEOUT_MS
-                    )
-                    ours_ms = (time.perf_counter() - begin) * 1000
-                    peers_ms = {}
-                    for name, trie in tries.items():
-                        penalty = 1.0 if name == "transformers_beam4" else 0.0
-                        begin = time.perf_counter()
-                        constrained_beam(peer, trie, prompt, _BEAMS, _TOP_K, penalty)
-                        peers_ms[name] = (time.perf_counter() - begin) * 1000
-                    if not warm_up:
-                        ours.append(ours_ms)
-                        for name, milliseconds in peers_ms.items():
-                            theirs[name].append(milliseconds)
-                        engine_ms.append(answer.timings.engine_ms)
-                        nodes.append(answer.timings.nodes)
-                        steps.append(answer.timings.steps)
-            together = asyncio.run(_in_flight(address, catalog_name, titles * 2))
-            status = client.status()
+        client = stack.enter_context(Client(address))
+        stack.enter_context(torch.inference_mode())
+
+        def service(title: str, options: dict[str, Any]) -> tuple[float, Any]:
+            begin = time.perf_counter()
+            answer = client.target(title=title, catalog=catalog_name, timeout_ms=_TIMEOUT_MS, **options)
+            return (time.perf_counter() - begin) * 1000, answer
+
+        def beam(name: str, prompt: Sequence[int]) -> float:
+            penalty = 1.0 if name == "transformers_beam4" else 0.0
+            begin = time.perf_counter()
+            constrained_beam(peer, tries[name], prompt, _BEAMS, _TOP_K, penalty)
+            return (time.perf_counter() - begin) * 1000
+
+        def default(title: str, prompt: Sequence[int]) -> float:
+            milliseconds, answer = service(title, {"top_k": _TOP_K})
+            timings.append(answer.timings)
+            return milliseconds
+
+        def greedy(title: str, prompt: Sequence[int]) -> float:
+            milliseconds, answer = service(title, _GREEDY)
+            written.setdefault("service_greedy", []).append(SEPARATOR.join(answer.segments[0].path))
+            return milliseconds
+
+        paths = {catalog.path_text(i) for i in range(len(catalog))}
+
+        def other(engine: TargetingPeer, prompt: Sequence[int]) -> float:
+            tokens, milliseconds = engine.choose(prompt)
+            kept = [token for token in tokens if token not in tokenizer.eos_ids]
+            path = tokenizer.decode(kept).removeprefix(" ").removesuffix("\n")
+            if path not in paths:
+                raise PeerError(f"wrote {path!r}, which is no path of {catalog_name}")
+            written.setdefault(engine.name, []).append(path)
+            return milliseconds
+
+        ways: dict[str, Callable[[str, Sequence[int]], float]] = {
+            "service": default,
+            "service_greedy": greedy,
+            **{name: lambda _, prompt, name=name: beam(name, prompt) for name in tries},  # type: ignore[misc]
+            **{each.name: lambda _, prompt, each=each: other(each, prompt) for each in peers},  # type: ignore[misc]
+        }
+        for title, prompt in list(zip(titles, prompts, strict=True))[:2]:
+            _turn(ways, title, prompt, missing)
+        timings.clear()
+        written.clear()
+        for title, prompt in zip(titles, prompts, strict=True):
+            for name, milliseconds in _turn(ways, title, prompt, missing).items():
+                times.setdefault(name, []).append(milliseconds)
+        together = asyncio.run(_in_flight(address, catalog_name, titles * 2))
+        status = client.status()
     figures: dict[str, Any] = {
         "benchmark": "targeting",
         "model": model_name,
@@ -110,16 +173,51 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
         "titles": len(titles),
         "titles_from": "stand-in of the project" if pages == STAND_IN else pages.name,
         "prompt_tokens_median": sorted(map(len, prompts))[len(prompts) // 2],
-        "steps_median": sorted(steps)[len(steps) // 2],
-        "nodes_median": sorted(nodes)[len(nodes) // 2],
+        "steps_median": sorted(each.steps for each in timings)[len(timings) // 2],
+        "nodes_median": sorted(each.nodes for each in timings)[len(timings) // 2],
     }
-    figures |= latency("service", ours) | latency("service_engine", engine_ms)
+    figures |= latency("service", times["service"])
+    figures |= latency("service_engine", [each.engine_ms for each in timings])
     figures |= latency("service_8_in_flight", together)
-    for name, milliseconds in theirs.items():
-        figures |= latency(name, milliseconds)
+    for name in tries:
+        figures |= latency(name, times[name])
         ratio = name.replace("transformers_beam4", "ratio_vs_transformers")
         figures[ratio] = figures[f"{name}_p50_ms"] / figures["service_p50_ms"]
-    return figures | machine()
+    figures |= latency("service_greedy", times["service_greedy"])
+    about = {each.name: each.about for each in peers}
+    for name in NAMES:
+        default_key = "ratio_vs_vllm_choice" if name == "vllm_choice" else f"ratio_vs_{name}_default"
+        greedy_key = "ratio_vs_vllm_choice_greedy" if name == "vllm_choice" else f"ratio_vs_{name}"
+        if name in missing:
+            figures |= {default_key: None, greedy_key: None}
+            continue
+        figures |= latency(name, times[name])
+        figures[default_key] = figures[f"{name}_p50_ms"] / figures["service_p50_ms"]
+        figures[greedy_key] = figures[f"{name}_p50_ms"] / figures["service_greedy_p50_ms"]
+        figures[f"{name}_grammar_ms"] = about[name]["grammar_ms"]
+        same = [a == b for a, b in zip(written[name], written["service_greedy"], strict=True)]
+        figures[f"{name}_same_as_greedy"] = sum(same) / len(same)
+    figures["peers"] = {name: found for name, found in about.items() if name not in missing}
+    return figures | {"peers_missing": missing} | machine()
+
+
+def _turn(
+    ways: dict[str, Callable[[str, Sequence[int]], float]],
+    title: str,
+    prompt: Sequence[int],
+    missing: dict[str, str],
+) -> dict[str, float]:
+    """Milliseconds of each way for one title; a peer that fails is `missing` from then on."""
+    found = {}
+    for name, way in ways.items():
+        if name in missing:
+            continue
+        time.sleep(_PAUSE_SECONDS)
+        try:
+            found[name] = way(title, prompt)
+        except PeerError as error:
+            missing[name] = str(error)
+    return found
 
 
 def main() -> None:

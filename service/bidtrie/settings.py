@@ -110,7 +110,7 @@ class Settings(BaseModel):
         ge=0,
         le=100,
         description="Weight of the retriever's score beside the model's in RANKER_BOTH; unset: what the model "
-        "recommends, else 0.5.",
+        "recommends, else 3.",
     )
     max_context_tokens: int = Field(
         128, ge=16, le=4096, description="Most prompt tokens taken from a context."

@@ -116,7 +116,14 @@ def test_eval_targeting_ends_with_every_figure(live_server: Ports) -> None:
     for ranker in ("lexical", "retriever", "llm", "both"):
         part = figures[ranker]
         assert isinstance(part, dict)
-        assert set(part) == keys
+        assert keys < set(part)
+        for share in ("tier1_top1", "tier1_top3", "path_top1", "path_top5"):
+            assert part[f"{share}_low"] <= part[share] <= part[f"{share}_high"]
+    compared, calibration = figures["compare"], figures["calibration"]
+    assert isinstance(compared, dict)
+    assert isinstance(calibration, dict)
+    assert set(compared) >= {"both_vs_retriever", "llm_vs_retriever"}
+    assert set(calibration) == {"llm", "both"}
 
 
 def test_the_same_question_gets_the_same_answer_alone_and_in_company(live_server: Ports) -> None:

@@ -91,7 +91,7 @@ def test_help_has_an_example(command: list[str]) -> None:
     done = CliRunner().invoke(app, [*command, "--help"], catch_exceptions=False)
     assert done.exit_code == 0
     if command:
-        assert f"Example: bidtrie model {command[0]} smollm2-135m" in done.stdout
+        assert f"Example: bidtrie model {command[0]} bidtrie-135m" in done.stdout
 
 
 def test_loading_needs_no_torch(smollm2_path: Path) -> None:

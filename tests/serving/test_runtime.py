@@ -63,7 +63,7 @@ def brute(runtime: Runtime, context: PageContext, allowed):
 
     score = brute_force(paths, allowed, row_after([context]), renormalise=True)
     neutral = brute_force(paths, allowed, row_after(neutral_contexts()), renormalise=True)
-    weight = serving.ranker.settings.prior_weight
+    weight = serving.ranker.default_prior_weight
     return {f"s{i}": (score[i] - weight * neutral[i], score[i]) for i in allowed}
 
 
@@ -114,7 +114,7 @@ async def test_both_adds_the_weighted_retriever_score(runtime):
     llm = {s.id: s.score for s in (await runtime.target(PAGE)).segments}
     serving = runtime._serving
     scores = serving.catalogs["topics"].retriever.scores("Bread for beginners")
-    weight = serving.ranker.settings.retriever_weight
+    weight = serving.ranker.retriever_weight
     assert scores.max() > 0
     assert {s.id: s.score for s in both.segments} == pytest.approx(
         {f"s{i}": llm[f"s{i}"] + weight * float(scores[i]) for i in range(8)}, abs=1e-4

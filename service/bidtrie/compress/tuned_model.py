@@ -3,6 +3,7 @@
 The adapter is a few megabytes, the model a hundred: so the package carries the one and makes the other, without torch.
 """
 
+import hashlib
 import json
 import shutil
 from importlib.resources import as_file, files
@@ -11,7 +12,7 @@ from pathlib import Path
 from bidtrie.compress.compressor import choose_formats, compress
 from bidtrie.errors import ModelError
 from bidtrie.home import models_dir
-from bidtrie.models.adapter import ADAPTER_WEIGHTS, read_adapter
+from bidtrie.models.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TUNE_RECORD, read_adapter
 from bidtrie.models.artefact import RECORD
 from bidtrie.models.artefact_writer import write_artefact
 from bidtrie.models.compression_record import CompressionRecord
@@ -54,9 +55,15 @@ def _is_of(target: Path, adapter: Path) -> bool:
     """Whether the model is there, and made of this adapter: another version of the package may bring another one."""
     try:
         record = json.loads((target / RECORD).read_text(encoding="utf-8"))
-        return bool(record["options"]["adapter_sha256"] == sha256_of(adapter / ADAPTER_WEIGHTS))
+        return bool(record["options"]["adapter"] == _identity(adapter))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _identity(adapter: Path) -> str:
+    """Changes with the adapter's weights and with what it recommends."""
+    hashes = [sha256_of(adapter / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, TUNE_RECORD)]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _make(tuned: TunedModel, adapter: Path, target: Path, progress: Progress) -> None:
@@ -73,7 +80,7 @@ def _make(tuned: TunedModel, adapter: Path, target: Path, progress: Progress) ->
             "format": FORMAT_NAME,
             "group_size": FORMAT.group_size,
             "head_format": FORMAT_NAME,
-            "adapter_sha256": sha256_of(adapter / ADAPTER_WEIGHTS),
+            "adapter": _identity(adapter),
         },
         reference_name=checkpoint.name,
         reference_hash=checkpoint.content_hash,

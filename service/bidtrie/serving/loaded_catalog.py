@@ -10,7 +10,7 @@ from bidtrie.engine.base import Engine
 from bidtrie.engine.tree_batch import Float32
 from bidtrie.models.tokenizer import Tokenizer
 from bidtrie.retrieval.base import Retriever
-from bidtrie.retrieval.lexical_store import load_or_build_retriever
+from bidtrie.retrieval.hybrid import load_or_build_hybrid
 from bidtrie.scheduling.job import Job
 from bidtrie.trie.catalog import Catalog
 from bidtrie.trie.prior import neutral_log_probabilities, prior_covers
@@ -52,7 +52,7 @@ def load_prepared(
         folder, catalog, tokenizer.encode, terminator(tokenizer), tokenizer.content_hash
     )
     prior = _load_or_compute_prior(folder, trie, tokenizer, engine, run, progress)
-    return LoadedCatalog(catalog, trie, (prior,), load_or_build_retriever(folder, catalog))
+    return LoadedCatalog(catalog, trie, (prior,), load_or_build_hybrid(folder, catalog))
 
 
 def with_level(

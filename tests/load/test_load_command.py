@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import pytest
 from bidtrie.cli import main
 from bidtrie.errors import InvalidInput
-from bidtrie.load.plot import check_plot, write_plot
+from bidtrie.figure import check_plot
+from bidtrie.load.plot import write_plot
 from load.test_ghz import report
 from load.test_statistics import random_records
 from server.process import ServerProcess, fake_server
@@ -123,7 +124,7 @@ def test_errors_are_one_line(load: Command, arguments: tuple[str, ...], message:
 def test_without_matplotlib_a_plot_is_refused_first(
     load: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("bidtrie.load.plot.find_spec", lambda name: None)
+    monkeypatch.setattr("bidtrie.figure.find_spec", lambda name: None)
     code, _, err = load(*NOWHERE, "--plot", str(tmp_path / "plot.png"))
     assert code == 2
     assert err == 'bidtrie: --plot: needs matplotlib: pip install "bidtrie[plots]"\n'

@@ -132,7 +132,7 @@ def load(
         if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
             raise InvalidInput.of(flag, f"{file} cannot be written")
     if plot is not None:
-        from bidtrie.load.plot import check_plot
+        from bidtrie.figure import check_plot
 
         check_plot(plot)
 

@@ -1,23 +1,20 @@
 """A picture of an evaluation: accuracy with its intervals, latency, and reliability diagrams."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bidtrie.errors import InvalidInput
 from bidtrie.evaluation.calibration import Calibration
 from bidtrie.evaluation.reliability import Bool, Float64, calibration_error, equal_width
 from bidtrie.evaluation.significance import wilson
 from bidtrie.evaluation.targeting import Tally
-from bidtrie.load.plot import check_plot
+from bidtrie.figure import GRID, INK, check_plot, new_figure, style_axes, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INK, _GRID = "#3b4252", "#d8dee9"
 # Told apart by colour-blind people too.
 _TIER1, _PATH, _SCALED, _UNSCALED = "#2a6f9d", "#e07a3f", "#2a9d6f", "#adb5bd"
 _OFFSET = 0.14
@@ -32,18 +29,13 @@ def write_plot(
 ) -> None:
     """Draw an evaluation as PNG or SVG, by the file's suffix. Raises InvalidInput where it cannot be written."""
     check_plot(file)
-    # Not pyplot: it keeps figures alive and may want a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     diagrams = [
         (f"{name}, {'tier 1' if what == 'tier1' else what}", found)
         for name, kinds in calibration.items()
         for what, found in kinds.items()
         if found is not None
     ]
-    figure = Figure(figsize=(12, 8 if diagrams else 4.2), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 8 if diagrams else 4.2)
     rows = figure.subfigures(2 if diagrams else 1, 1, squeeze=False)[:, 0]
     accuracy, latency = rows[0].subplots(1, 2, sharey=True, width_ratios=(3, 2))
     _draw_accuracy(accuracy, tallies, paths=paths)
@@ -52,23 +44,13 @@ def write_plot(
         below = rows[1].subplots(1, len(diagrams), sharey=True, squeeze=False)[0]
         for axes, (title, found) in zip(below, diagrams, strict=True):
             _draw_reliability(axes, title, found)
-        below[0].set_ylabel("share that was right", color=_INK)
+        below[0].set_ylabel("share that was right", color=INK)
         handles, labels = below[0].get_legend_handles_labels()
         rows[1].legend(
-            handles, labels, loc="outside lower center", ncols=2, frameon=False, labelcolor=_INK, fontsize=9
+            handles, labels, loc="outside lower center", ncols=2, frameon=False, labelcolor=INK, fontsize=9
         )
-    for axes in figure.axes:
-        axes.grid(color=_GRID, linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=_INK)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.new")
-    try:
-        figure.savefig(temporary, format=file.suffix.lower().removeprefix("."))
-        temporary.replace(file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InvalidInput.of("--plot", f"{file} cannot be written: {error.strerror}") from error
+    style_axes(figure.axes)
+    write_figure(figure, file)
 
 
 def _draw_accuracy(axes: "Axes", tallies: Mapping[str, Tally], *, paths: bool) -> None:
@@ -90,8 +72,8 @@ def _draw_accuracy(axes: "Axes", tallies: Mapping[str, Tally], *, paths: bool) -
     axes.set_ylim(len(tallies) - 0.5, -0.6)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-    axes.set_xlabel("first answer right, with 95% intervals", color=_INK)
-    axes.set_title(f"Accuracy, {n:,} pages", loc="left", color=_INK, fontsize=11)
+    axes.set_xlabel("first answer right, with 95% intervals", color=INK)
+    axes.set_title(f"Accuracy, {n:,} pages", loc="left", color=INK, fontsize=11)
     _legend_above(axes)
 
 
@@ -116,7 +98,7 @@ def _legend_above(axes: "Axes") -> None:
         borderaxespad=0.2,
         ncols=2,
         frameon=False,
-        labelcolor=_INK,
+        labelcolor=INK,
         fontsize=9,
     )
 
@@ -126,31 +108,31 @@ def _draw_latency(axes: "Axes", tallies: Mapping[str, Tally]) -> None:
 
     for place, tally in enumerate(tallies.values()):
         p50, p95 = np.percentile(tally.latency_ms, (50, 95))
-        axes.plot([p50, p95], [place, place], color=_GRID, linewidth=3, zorder=1, solid_capstyle="round")
+        axes.plot([p50, p95], [place, place], color=GRID, linewidth=3, zorder=1, solid_capstyle="round")
         axes.plot([p50], [place], "o", color=_TIER1, label=None if place else "p50")
         axes.plot([p95], [place], "|", color=_PATH, markersize=12, label=None if place else "p95")
-        _annotate(axes, f"{p50:.1f}", p50, place, _INK, above=True)
+        _annotate(axes, f"{p50:.1f}", p50, place, INK, above=True)
     axes.set_xscale("log")
     # Plain numbers instead of powers of ten.
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("milliseconds (log scale), one request at a time", color=_INK)
-    axes.set_title("Latency of 50 segments", loc="left", color=_INK, fontsize=11)
+    axes.set_xlabel("milliseconds (log scale), one request at a time", color=INK)
+    axes.set_title("Latency of 50 segments", loc="left", color=INK, fontsize=11)
     _legend_above(axes)
 
 
 def _draw_reliability(axes: "Axes", title: str, found: Calibration) -> None:
     """Bins as discs with an area by their size: the share that was right over the mean probability."""
-    axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle=(0, (5, 3)))
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (5, 3)))
     before = _draw_bins(axes, "as scored", found.unscaled, found.right, _UNSCALED)
     after = _draw_bins(axes, "scaled with the other half's temperature", found.scaled, found.right, _SCALED)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
     axes.set_aspect("equal")
-    axes.set_xlabel("probability", color=_INK)
+    axes.set_xlabel("probability", color=INK)
     told = f"{title}\nECE {before:.3f}, scaled {after:.3f}; temperature {found.temperature:.2f}"
-    axes.set_title(told, loc="left", color=_INK, fontsize=9)
+    axes.set_title(told, loc="left", color=INK, fontsize=9)
 
 
 def _draw_bins(axes: "Axes", name: str, probabilities: Float64, right: Bool, color: str) -> float:

@@ -1,19 +1,15 @@
 """A picture of a run: rates by outcome and latencies, over time."""
 
-import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bidtrie.errors import InvalidInput
+from bidtrie.figure import INK, check_plot, new_figure, style_axes, write_figure
 from bidtrie.load.report import LoadReport
 from bidtrie.load.statistics import Second
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = (".png", ".svg")
-_INK, _GRID = "#3b4252", "#d8dee9"
 _TITLE_PAD = 24
 # Outcomes from the bottom up, told apart by colour-blind people too.
 _OUTCOMES = (
@@ -26,41 +22,18 @@ _OUTCOMES = (
 )
 
 
-def check_plot(file: Path) -> None:
-    """Raise InvalidInput where no plot could be written to this file, before time is spent on a run."""
-    if file.suffix.lower() not in FORMATS:
-        raise InvalidInput.of("--plot", f"{file.name}, expected a name that ends in {' or '.join(FORMATS)}")
-    if find_spec("matplotlib") is None:
-        raise InvalidInput.of("--plot", 'needs matplotlib: pip install "bidtrie[plots]"')
-
-
 def write_plot(report: LoadReport, file: Path) -> None:
     """Draw the run as PNG or SVG, by the file's suffix. Raises InvalidInput where it cannot be written."""
     check_plot(file)
-    # Not pyplot: it keeps figures alive and may want a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 7), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 7)
     rates, latencies = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1))
     series = report.summary.series
     _draw_rates(rates, report)
     _draw_latencies(latencies, series, report.summary.budget_ms)
-    for axes in (rates, latencies):
-        axes.grid(color=_GRID, linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(colors=_INK)
-    latencies.set_xlabel("seconds since the start", color=_INK)
+    style_axes((rates, latencies))
+    latencies.set_xlabel("seconds since the start", color=INK)
     latencies.set_xlim(0, max(report.window_s, 1e-3))
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.new")
-    try:
-        figure.savefig(temporary, format=file.suffix.lower().removeprefix("."))
-        temporary.replace(file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InvalidInput.of("--plot", f"{file} cannot be written: {error.strerror}") from error
+    write_figure(figure, file)
 
 
 def _edges(series: tuple[Second, ...]) -> list[float]:
@@ -84,14 +57,14 @@ def _draw_rates(axes: "Axes", report: LoadReport) -> None:
         bottom = top
     if series:
         offered = [second.offered / second.width_s for second in series]
-        axes.stairs(offered, edges, baseline=None, color=_INK, linewidth=1.4, label="offered")
+        axes.stairs(offered, edges, baseline=None, color=INK, linewidth=1.4, label="offered")
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("requests a second", color=_INK)
+    axes.set_ylabel("requests a second", color=INK)
     axes.set_title(
         f"{report.options.call} on {report.options.target}: {summary.offered_rps:,.1f} requests a second offered, "
         f"{summary.goodput_rps:,.1f} answered within {summary.budget_ms:g} ms",
         loc="left",
-        color=_INK,
+        color=INK,
         fontsize=11,
         pad=_TITLE_PAD,
     )
@@ -120,17 +93,17 @@ def _draw_latencies(axes: "Axes", series: tuple[Second, ...], budget_ms: float) 
         ("p50", "#2a6f9d", [second.p50_ms or 0.0 for second in answered]),
     ):
         axes.plot(middles, values, color=color, linewidth=1.8, marker=mark, markersize=3.5, label=name)
-    axes.axhline(budget_ms, color=_INK, linewidth=1, linestyle=(0, (5, 3)), label=f"budget, {budget_ms:g} ms")
+    axes.axhline(budget_ms, color=INK, linewidth=1, linestyle=(0, (5, 3)), label=f"budget, {budget_ms:g} ms")
     axes.set_yscale("log")
     # Plain numbers, and enough of them, instead of powers of ten.
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylabel("milliseconds (log scale)", color=_INK)
+    axes.set_ylabel("milliseconds (log scale)", color=INK)
     axes.set_title(
         "Latency of OK answers, from the intended time of sending",
         loc="left",
-        color=_INK,
+        color=INK,
         fontsize=11,
         pad=_TITLE_PAD,
     )
@@ -146,7 +119,7 @@ def _legend(axes: "Axes") -> None:
             loc="lower left",
             bbox_to_anchor=(-0.005, 0.99),
             frameon=False,
-            labelcolor=_INK,
+            labelcolor=INK,
             columnspacing=1.4,
             handlelength=1.4,
         )

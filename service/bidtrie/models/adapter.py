@@ -57,10 +57,8 @@ def read_adapter(path: Path, name: str, load_base: Callable[[str], Checkpoint]) 
         if fields.values.get(key):
             raise ModelError(f"{fields.source}: {key} is set, expected one rank for all and nothing besides")
     rank, alpha = fields.integer("r"), fields.number("lora_alpha")
-    if not 1 <= rank <= _MAX_RANK or not np.isfinite(alpha):
-        raise ModelError(
-            f"{fields.source}: r is {rank} and lora_alpha {alpha}, expected 1 to {_MAX_RANK} and a number"
-        )
+    if not 1 <= rank <= _MAX_RANK:
+        raise ModelError(f"{fields.source}: r is {rank}, expected 1 to {_MAX_RANK}")
     entries = folder.safetensors(ADAPTER_WEIGHTS)
     record = Fields(str(path / TUNE_RECORD), folder.json(TUNE_RECORD) if folder.has(TUNE_RECORD) else {})
     base = load_base(fields.text("base_model_name_or_path"))

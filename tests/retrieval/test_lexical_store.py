@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bidtrie.errors import CatalogError
-from bidtrie.retrieval import lexical, lexical_store
+from bidtrie.retrieval import index_store, lexical, lexical_store
 from bidtrie.retrieval.lexical import LEXICAL_ARRAYS, LexicalRetriever, lexical_arrays
 from bidtrie.retrieval.lexical_store import lexical_path, load_or_build_retriever
 from bidtrie.trie.array_file import file_bytes
@@ -125,7 +125,7 @@ def test_a_read_only_folder_costs_no_answer(
     def fail(path: Path, data: bytes) -> None:
         raise OSError("read-only")
 
-    monkeypatch.setattr(lexical_store, "write_atomically", fail)
+    monkeypatch.setattr(index_store, "write_atomically", fail)
     shop = catalog(7)
     query = queries(shop, 7)[0]
     found = load_or_build_retriever(tmp_path, shop).scores(query)

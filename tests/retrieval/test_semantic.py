@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bidtrie.errors import CatalogError
-from bidtrie.retrieval import segment_vectors, semantic, semantic_store
+from bidtrie.retrieval import index_store, segment_vectors, semantic, semantic_store
 from bidtrie.retrieval.cells import ROWS_A_CELL, cells
 from bidtrie.retrieval.hybrid import LEXICAL_WEIGHT, SEMANTIC_WEIGHT, HybridRetriever, load_or_build_hybrid
 from bidtrie.retrieval.lexical import LexicalRetriever
@@ -204,7 +204,7 @@ def test_a_read_only_folder_costs_no_answer(
     def fail(path: Path, data: bytes) -> None:
         raise OSError("read-only")
 
-    monkeypatch.setattr(semantic_store, "write_atomically", fail)
+    monkeypatch.setattr(index_store, "write_atomically", fail)
     catalog = shop(60)
     found = load_or_build_semantic(tmp_path, catalog).scores(QUERIES[0])
     assert (found == SemanticRetriever(catalog).scores(QUERIES[0])).all()

@@ -1,20 +1,15 @@
 """The semantic retriever's vectors on disk, beside their catalog: `semantic.safetensors`."""
 
-import logging
 from pathlib import Path
 
-from bidtrie.errors import CatalogError
 from bidtrie.retrieval import cells, segment_vectors, semantic
+from bidtrie.retrieval.index_store import load_or_build
 from bidtrie.retrieval.semantic import SEMANTIC_ARRAYS, SemanticRetriever, semantic_arrays
 from bidtrie.retrieval.word_vectors import WordVectors, package_vectors
-from bidtrie.trie.array_file import expect, file_bytes, map_arrays
 from bidtrie.trie.catalog import Catalog
-from bidtrie.trie.store import write_atomically
 
 #: Changes with anything but the constants and the word vectors that changes the segments' vectors.
 _FORMAT = 1
-
-log = logging.getLogger(__name__)
 
 
 def semantic_path(folder: Path) -> Path:
@@ -24,20 +19,15 @@ def semantic_path(folder: Path) -> Path:
 
 def load_or_build_semantic(folder: Path, catalog: Catalog) -> SemanticRetriever:
     """A catalog's retriever: over the stored vectors, mapped, if they are sound; else over new ones, then stored."""
-    path, words = semantic_path(folder), package_vectors()
-    if path.exists():
-        try:
-            metadata, arrays = map_arrays(path, SEMANTIC_ARRAYS)
-            expect(path, metadata, _identity(catalog, words))
-            return SemanticRetriever(catalog, arrays, words)
-        except CatalogError as error:
-            log.warning("the semantic retriever's index is built again: %s", error)
-    arrays = semantic_arrays(catalog, words)
-    try:
-        write_atomically(path, file_bytes(arrays, _identity(catalog, words)))
-    except OSError as error:
-        log.warning("the semantic retriever's index cannot be stored: %s", error)
-    return SemanticRetriever(catalog, arrays, words)
+    words = package_vectors()
+    return load_or_build(
+        semantic_path(folder),
+        SEMANTIC_ARRAYS,
+        _identity(catalog, words),
+        lambda: semantic_arrays(catalog, words),
+        lambda arrays: SemanticRetriever(catalog, arrays, words),
+        "the semantic retriever's index",
+    )
 
 
 def _identity(catalog: Catalog, words: WordVectors) -> dict[str, str]:

@@ -91,10 +91,9 @@ def compress(
     options = {"format": format.value, "group_size": group_size, "head_format": head_format.value}
 
     from bidtrie.cli.progress import track
-    from bidtrie.compress.compressor import choose_formats
+    from bidtrie.compress.compressor import choose_formats, write_compressed
     from bidtrie.compress.compressor import compress as compress_linears
-    from bidtrie.models.artefact_writer import check_writable, write_artefact
-    from bidtrie.models.compression_record import CompressionRecord
+    from bidtrie.models.artefact_writer import check_writable
     from bidtrie.models.describe import describe
     from bidtrie.models.load import load_checkpoint
 
@@ -104,14 +103,7 @@ def compress(
     formats, left_out = choose_formats(checkpoint.config, layers, head)
     work = compress_linears(checkpoint, formats)
     done = list(track(work, "compressing linears", total=len(formats), quiet=as_json))
-    record = CompressionRecord(
-        method=method.value,
-        options=options,
-        reference_name=checkpoint.name,
-        reference_hash=checkpoint.content_hash,
-        linears={linear.name: linear.record for linear in done},
-    )
-    artefact = write_artefact(out, checkpoint, {linear.name: linear.tensor for linear in done}, record)
+    artefact = write_compressed(out, checkpoint, done, method.value, options)
     described = describe(artefact)
     summary = {
         "path": str(out.resolve()),

@@ -1,15 +1,18 @@
 """Compresses the linears of a checkpoint, one after the other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidtrie.compress.round_to_nearest import quantize
 from bidtrie.errors import ModelError
+from bidtrie.models.artefact_writer import write_artefact
 from bidtrie.models.checkpoint import Checkpoint
-from bidtrie.models.compression_record import LinearRecord
+from bidtrie.models.compression_record import CompressionRecord, LinearRecord
 from bidtrie.models.config import ModelConfig
 from bidtrie.models.group_tensor import COLUMN_MULTIPLE, GroupFormat, GroupTensor, row_chunks
 from bidtrie.models.layout import is_head, linear_shapes
@@ -60,6 +63,24 @@ def compress(checkpoint: Checkpoint, formats: Mapping[str, GroupFormat]) -> Iter
             relative_error=relative_error(weight, tensor.dequantize()),
         )
         yield CompressedLinear(name, tensor, record)
+
+
+def write_compressed(
+    out: Path,
+    checkpoint: Checkpoint,
+    linears: Sequence[CompressedLinear],
+    method: str,
+    options: Mapping[str, Any],
+) -> Checkpoint:
+    """Write the artefact of a checkpoint and its compressed linears, with the record of how they came about."""
+    record = CompressionRecord(
+        method=method,
+        options=options,
+        reference_name=checkpoint.name,
+        reference_hash=checkpoint.content_hash,
+        linears={linear.name: linear.record for linear in linears},
+    )
+    return write_artefact(out, checkpoint, {linear.name: linear.tensor for linear in linears}, record)
 
 
 def relative_error(weight: NDArray[np.float32], approximation: NDArray[np.float32]) -> float:

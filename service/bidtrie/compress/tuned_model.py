@@ -9,13 +9,11 @@ import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from bidtrie.compress.compressor import choose_formats, compress
+from bidtrie.compress.compressor import choose_formats, compress, write_compressed
 from bidtrie.errors import ModelError
 from bidtrie.home import models_dir
 from bidtrie.models.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TUNE_RECORD, read_adapter
 from bidtrie.models.artefact import RECORD
-from bidtrie.models.artefact_writer import write_artefact
-from bidtrie.models.compression_record import CompressionRecord
 from bidtrie.models.fetch import Progress, fetch, locked
 from bidtrie.models.group_format import GroupFormat
 from bidtrie.models.known import TUNED_MODELS, TunedModel
@@ -74,17 +72,11 @@ def _make(tuned: TunedModel, adapter: Path, target: Path, progress: Progress) ->
     for done, linear in enumerate(compress(checkpoint, formats), start=1):
         linears.append(linear)
         progress("compressing", done, len(formats))
-    record = CompressionRecord(
-        method="rtn",
-        options={
-            "format": FORMAT_NAME,
-            "group_size": FORMAT.group_size,
-            "head_format": FORMAT_NAME,
-            "adapter": _identity(adapter),
-        },
-        reference_name=checkpoint.name,
-        reference_hash=checkpoint.content_hash,
-        linears={linear.name: linear.record for linear in linears},
-    )
+    options = {
+        "format": FORMAT_NAME,
+        "group_size": FORMAT.group_size,
+        "head_format": FORMAT_NAME,
+        "adapter": _identity(adapter),
+    }
     progress("writing", 0, 0)
-    write_artefact(target, checkpoint, {linear.name: linear.tensor for linear in linears}, record)
+    write_compressed(target, checkpoint, linears, "rtn", options)

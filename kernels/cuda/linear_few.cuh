@@ -1,0 +1,112 @@
+#pragma once
+
+#include "linear_sums.cuh"
+
+namespace bidtrie::cuda {
+
+/// Products with up to 8 N nodes. Warps that share a row tile take its tiles of columns in turn, so that together they
+/// read on end; each keeps the loads of four tiles under way. Then they add up in one order.
+///
+/// Grid: (groups of row tiles, splits, groups of 8 N nodes).
+template <class T, Codes codes, Pattern pattern, Scales kScales, int N>
+__global__ void __launch_bounds__(32 * kFewWarps, 2) linear_few(LinearKernel k) {
+  constexpr int kAhead = 4, kNodes = 8 * N, kRows = static_cast<int>(gpu::kRowTile), kOutputs = kRows * kNodes;
+  __shared__ Shared<float, kFewWarps * kOutputs> warp_sums;
+  __shared__ Shared<std::uint32_t, 1> flag;
+
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+  const int g = lane / 4, q = lane % 4;
+  const int first_node = static_cast<int>(blockIdx.z) * kNodes;
+  const int first_row_tile = static_cast<int>(blockIdx.x) * (kFewWarps / k.warps);
+  const int my_row_tile = first_row_tile + warp / k.warps, turn = warp % k.warps;
+  const bool has_rows = my_row_tile * kRows < k.rows;
+  const std::uint8_t* row_tile = k.weights + static_cast<std::size_t>(has_rows ? my_row_tile : 0) * k.row_tile_bytes;
+  const std::uint8_t* tiles = row_tile + k.scales_bytes;
+  // A node is a column of its own: where there is none, another one's activations do no harm, and are never written.
+  const T* x[N];
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    const int node = first_node + 8 * n + g;
+    x[n] = static_cast<const T*>(k.x) + static_cast<std::size_t>(node < k.nodes ? node : first_node) * k.x_stride;
+  }
+
+  float sums[N][4] = {};
+  const auto add = [&](const Tile<codes, pattern, kScales>& tile, int at, auto whole) {
+    const int col = 64 * at;
+    if constexpr (pattern == Pattern::kDense) {
+      const auto b = [&](int j, int n) {
+        const int where = col + 16 * j + 4 * q;
+        return whole || where < k.cols ? load(reinterpret_cast<const Words2*>(x[n] + where)) : Words2{};
+      };
+      add_tile<T, codes, kScales, N>(tile, lane, k.table, b, sums);
+    } else {
+      const auto b = [&](int s, int n, std::uint32_t(&out)[4]) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int where = col + 32 * s + 8 * i + 2 * q;
+          out[i] = whole || where < k.cols ? load(reinterpret_cast<const std::uint32_t*>(x[n] + where)) : 0;
+        }
+      };
+      add_tile<T, codes, pattern, kScales, N>(tile, lane, k.table, b, sums);
+    }
+  };
+
+  const int begin = static_cast<int>(blockIdx.y) * k.tiles_per_split;
+  const int end = begin + k.tiles_per_split < k.column_tiles ? begin + k.tiles_per_split : k.column_tiles;
+  const int whole_end = end * 64 <= k.cols ? end : end - 1;  // a last tile may be short
+  if (has_rows) {
+    Tile<codes, pattern, kScales> ahead[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int tile = begin + turn + i * k.warps;
+      if (tile < end) ahead[i].read(k, row_tile, tiles, tile, lane);
+    }
+    for (int first = begin + turn; first < end; first += kAhead * k.warps) {
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int tile = first + i * k.warps;
+        if (tile < whole_end) {
+          add(ahead[i], tile, std::true_type{});
+          const int next = tile + kAhead * k.warps;
+          if (next < end) ahead[i].read(k, row_tile, tiles, next, lane);
+        }
+      }
+    }
+    if (whole_end < end && (whole_end - begin) % k.warps == turn) {
+      Tile<codes, pattern, kScales> last;
+      last.read(k, row_tile, tiles, whole_end, lane);
+      add(last, whole_end, std::false_type{});
+    }
+  }
+
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      warp_sums.set(warp * kOutputs + (8 * n + 2 * q + i % 2) * kRows + g + i / 2 * 8, sums[n][i]);
+    }
+  }
+  sync_block();
+  for (int output = static_cast<int>(threadIdx.x); output < kFewWarps / k.warps * kOutputs; output += 32 * kFewWarps) {
+    const int tile = output / kOutputs, in = output % kOutputs;
+    float sum = 0;
+    for (int w = 0; w < k.warps; ++w) sum += warp_sums.get((tile * k.warps + w) * kOutputs + in);
+    if (gridDim.y == 1) {
+      write_out<T>(k, (first_row_tile + tile) * kRows + in % kRows, first_node + in / kRows, sum);
+    } else {
+      const std::size_t group = static_cast<std::size_t>(blockIdx.z) * gridDim.x + blockIdx.x;
+      store(k.partials + (group * gridDim.y + blockIdx.y) * kOutputs + static_cast<unsigned>(in), sum);
+    }
+  }
+  if (gridDim.y == 1) return;
+  // Only with all eight warps on one row tile, so that a thread has one output at most.
+  const std::size_t group = static_cast<std::size_t>(blockIdx.z) * gridDim.x + blockIdx.x;
+  if (!is_last_part(k.counters + group, gridDim.y, flag)) return;
+  const int output = static_cast<int>(threadIdx.x);
+  if (output >= kOutputs) return;
+  const float* partials = k.partials + group * gridDim.y * kOutputs + static_cast<unsigned>(output);
+  const float sum = sum_parts(partials, kOutputs, gridDim.y);
+  write_out<T>(k, first_row_tile * kRows + output % kRows, first_node + output / kRows, sum);
+}
+
+}  // namespace bidtrie::cuda

@@ -3,7 +3,8 @@
 namespace bidtrie::cuda {
 
 cudaError_t candidate_head(const CandidateHead& a, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(ceil_div(a.max_candidates, kHeadWarps)), static_cast<unsigned>(a.rows));
+  const dim3 grid(static_cast<unsigned>(ceil_div(a.max_candidates, kHeadWarps)),
+                  static_cast<unsigned>(a.rows));
   if (a.max_candidates > 0) {
     if (a.type == Float::kFloat16) {
       BIDTRIE_LAUNCH(candidate_logits<Float16>, grid, dim3(32 * kHeadWarps), stream, a);

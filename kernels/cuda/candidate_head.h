@@ -7,8 +7,8 @@
 #include "device.cuh"
 #include "linear.h"
 
-// The head for wanted tokens only: a trie node's children are a few of many thousands, so their logits and the best of
-// them cost next to nothing.
+// The head for wanted tokens only: a trie node's children are a few of many thousands, so their logits and
+// the best of them cost next to nothing.
 
 namespace bidtrie::cuda {
 
@@ -27,9 +27,10 @@ struct CandidateHead {
   const std::int32_t* ids;      // an id outside the vocabulary has a logit of -infinity
   float* logits;                // [offsets[rows]]
 
-  std::size_t top_k;        // 0: logits alone
-  std::int32_t* best;       // [rows, top_k]: which of the row's candidates, best first, the earlier of equals; -1: no more
-  float* log_probability;   // [rows, top_k]: natural log of the softmax over the row's candidates
+  std::size_t top_k;  // 0: logits alone
+  std::int32_t*
+      best;  // [rows, top_k]: which of the row's candidates, best first, the earlier of equals; -1: no more
+  float* log_probability;  // [rows, top_k]: natural log of the softmax over the row's candidates
 };
 
 cudaError_t candidate_head(const CandidateHead& arguments, cudaStream_t stream);

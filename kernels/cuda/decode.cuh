@@ -3,8 +3,8 @@
 #include "bidtrie/weights_gpu.h"
 #include "device.cuh"
 
-// Codes to what tensor cores multiply: each code becomes the number that it stands for, without its scale, as a
-// 16-bit float. Small integers are exact in both types.
+// Codes to what tensor cores multiply: each code becomes the number that it stands for, without its scale, as
+// a 16-bit float. Small integers are exact in both types.
 
 namespace bidtrie::cuda {
 
@@ -39,7 +39,8 @@ __device__ __forceinline__ void decode(std::uint32_t word, const Table& table, s
       const std::uint32_t high = pick_bytes(table.words[2], table.words[3], low_bits >> 16 * i);
       bytes[i] = pick_bytes(low, high, 0x3210u | high_bits >> 16 * i);
     }
-    const std::uint32_t first = pick_bytes(bytes[0], bytes[1], 0x5140), last = pick_bytes(bytes[0], bytes[1], 0x7362);
+    const std::uint32_t first = pick_bytes(bytes[0], bytes[1], 0x5140),
+                        last = pick_bytes(bytes[0], bytes[1], 0x7362);
     constexpr std::uint32_t high_byte = base >> 8;
     a[0] = subtract2<T>(pick_bytes(first, high_byte, 0x4140), twice(base + kTableShift));
     a[1] = subtract2<T>(pick_bytes(first, high_byte, 0x4342), twice(base + kTableShift));
@@ -60,7 +61,9 @@ template <>
 struct Codewords<Pattern::kDense> {
   Words4 codes;
 
-  __device__ __forceinline__ void read(const std::uint8_t* tile, int lane) { codes = load_once16(tile + 16 * lane); }
+  __device__ __forceinline__ void read(const std::uint8_t* tile, int lane) {
+    codes = load_once16(tile + 16 * lane);
+  }
 };
 
 template <>
@@ -87,17 +90,19 @@ struct Codewords<Pattern::k1of4> {
 
 /// Half `s` (32 columns) of a 2:4 tile for the tensor cores.
 template <class T, Codes codes>
-__device__ __forceinline__ void sparse_operand(const Codewords<Pattern::k2of4>& words, int s, int, const Table& table,
-                                               std::uint32_t (&a)[4], std::uint32_t& positions) {
+__device__ __forceinline__ void sparse_operand(const Codewords<Pattern::k2of4>& words, int s, int,
+                                               const Table& table, std::uint32_t (&a)[4],
+                                               std::uint32_t& positions) {
   decode<T, codes>(words.codes.w[s], table, a);
   positions = words.positions.w[s];
 }
 
-/// The same of a 1:4 tile: a kept weight at position p < 3 is the first of two, p and 3; one at 3 the second of 2 and 3.
-/// The other of the two is 0.
+/// The same of a 1:4 tile: a kept weight at position p < 3 is the first of two, p and 3; one at 3 the second
+/// of 2 and 3. The other of the two is 0.
 template <class T, Codes codes>
 __device__ __forceinline__ void sparse_operand(const Codewords<Pattern::k1of4>& words, int s, int lane,
-                                               const Table& table, std::uint32_t (&a)[4], std::uint32_t& positions) {
+                                               const Table& table, std::uint32_t (&a)[4],
+                                               std::uint32_t& positions) {
   const int q = lane % 4;
   std::uint32_t both[4];
   decode<T, codes>(words.codes, table, both);  // low halves: columns 0 … 31; high halves: 32 … 63

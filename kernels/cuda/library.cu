@@ -1,6 +1,6 @@
-// The kernels as a shared library with a C interface, so that one build serves every Python and every PyTorch: callers
-// pass addresses (service/bidtrie/cuda). Callers check shapes and alignment; what only the library knows is answered
-// with a code.
+// The kernels as a shared library with a C interface, so that one build serves every Python and every
+// PyTorch: callers pass addresses (service/bidtrie/cuda). Callers check shapes and alignment; what only the
+// library knows is answered with a code.
 
 #include <cstring>
 
@@ -25,7 +25,8 @@ std::size_t size(std::int64_t n) {
 extern "C" {
 
 /// Bytes of a packed matrix; -1 for a format that the kernels do not take.
-std::int64_t bidtrie_packed_bytes(int codes, int pattern, std::int64_t group, std::int64_t rows, std::int64_t cols) {
+std::int64_t bidtrie_packed_bytes(int codes, int pattern, std::int64_t group, std::int64_t rows,
+                                  std::int64_t cols) {
   const WeightFormat format = format_of(codes, pattern, group);
   if (!gpu::is_packable(format) || cols % 16 != 0) return -1;
   return static_cast<std::int64_t>(gpu::packed_bytes(format, size(rows), size(cols)));
@@ -36,14 +37,16 @@ int bidtrie_pack(int codes, int pattern, std::int64_t group, std::int64_t rows, 
                  const std::uint8_t* code_bytes, const std::uint16_t* scales, const std::uint16_t* minima,
                  const std::uint8_t* positions, std::uint8_t* out) {
   return static_cast<int>(gpu::pack(
-      {format_of(codes, pattern, group), size(rows), size(cols), code_bytes, scales, minima, positions}, out));
+      {format_of(codes, pattern, group), size(rows), size(cols), code_bytes, scales, minima, positions},
+      out));
 }
 
 /// How a linear of up to `nodes` nodes is cut: warps and splits, and how many counters and floats that takes.
 void bidtrie_linear_plan(int codes, int pattern, std::int64_t group, std::int64_t rows, std::int64_t cols,
                          std::int64_t nodes, int multiprocessors, std::int64_t* plan) {
   const WeightFormat format = format_of(codes, pattern, group);
-  const cuda::LinearPlan made = cuda::linear_plan(format, size(rows), size(cols), size(nodes), multiprocessors);
+  const cuda::LinearPlan made =
+      cuda::linear_plan(format, size(rows), size(cols), size(nodes), multiprocessors);
   plan[0] = made.warps;
   plan[1] = made.splits;
   plan[2] = static_cast<std::int64_t>(cuda::linear_counters(format, size(rows), size(nodes), made));
@@ -52,9 +55,10 @@ void bidtrie_linear_plan(int codes, int pattern, std::int64_t group, std::int64_
 
 /// A cudaError_t as a number.
 int bidtrie_linear(int codes, int pattern, std::int64_t group, std::int64_t rows, std::int64_t cols,
-                   const void* weights, const std::int8_t* table, int type, const void* x, std::int64_t x_stride,
-                   std::int64_t nodes, const void* bias, void* out, std::int64_t out_stride, int float_out, int warps,
-                   int splits, std::uint32_t* counters, float* partials, void* stream) {
+                   const void* weights, const std::int8_t* table, int type, const void* x,
+                   std::int64_t x_stride, std::int64_t nodes, const void* bias, void* out,
+                   std::int64_t out_stride, int float_out, int warps, int splits, std::uint32_t* counters,
+                   float* partials, void* stream) {
   cuda::Linear a{};
   a.format = format_of(codes, pattern, group);
   a.rows = size(rows);
@@ -75,16 +79,17 @@ int bidtrie_linear(int codes, int pattern, std::int64_t group, std::int64_t rows
   return static_cast<int>(cuda::linear(a, static_cast<cudaStream_t>(stream)));
 }
 
-int bidtrie_attention_splits(std::int64_t max_nodes, std::int64_t sequences, std::int64_t heads, std::int64_t kv_heads,
-                             std::int64_t max_length, int multiprocessors) {
-  return cuda::attention_splits(size(max_nodes), size(sequences), size(heads), size(kv_heads), size(max_length),
-                                multiprocessors);
+int bidtrie_attention_splits(std::int64_t max_nodes, std::int64_t sequences, std::int64_t heads,
+                             std::int64_t kv_heads, std::int64_t max_length, int multiprocessors) {
+  return cuda::attention_splits(size(max_nodes), size(sequences), size(heads), size(kv_heads),
+                                size(max_length), multiprocessors);
 }
 
-std::int64_t bidtrie_attention_workspace_bytes(std::int64_t max_nodes, std::int64_t sequences, std::int64_t heads,
-                                               std::int64_t kv_heads, std::int64_t head_size, int splits) {
-  return static_cast<std::int64_t>(cuda::attention_workspace_bytes(size(max_nodes), size(sequences), size(heads),
-                                                                   size(kv_heads), size(head_size), splits));
+std::int64_t bidtrie_attention_workspace_bytes(std::int64_t max_nodes, std::int64_t sequences,
+                                               std::int64_t heads, std::int64_t kv_heads,
+                                               std::int64_t head_size, int splits) {
+  return static_cast<std::int64_t>(cuda::attention_workspace_bytes(
+      size(max_nodes), size(sequences), size(heads), size(kv_heads), size(head_size), splits));
 }
 
 int bidtrie_tree_attention(int type, std::int64_t head_size, std::int64_t heads, std::int64_t kv_heads,
@@ -92,9 +97,9 @@ int bidtrie_tree_attention(int type, std::int64_t head_size, std::int64_t heads,
                            std::int64_t query_stride, void* out, std::int64_t out_stride, const void* keys,
                            const void* values, std::int64_t page_stride, std::int64_t slot_stride,
                            std::int64_t head_stride, std::int64_t page_size, const std::int32_t* page_table,
-                           std::int64_t max_pages, const std::int32_t* first_node, const std::int32_t* prefix_length,
-                           const std::uint32_t* mask, std::int64_t mask_words, float scale, int splits, void* workspace,
-                           void* stream) {
+                           std::int64_t max_pages, const std::int32_t* first_node,
+                           const std::int32_t* prefix_length, const std::uint32_t* mask,
+                           std::int64_t mask_words, float scale, int splits, void* workspace, void* stream) {
   cuda::TreeAttention a{};
   a.type = static_cast<cuda::Float>(type);
   a.head_size = size(head_size);
@@ -124,10 +129,11 @@ int bidtrie_tree_attention(int type, std::int64_t head_size, std::int64_t heads,
   return static_cast<int>(cuda::tree_attention(a, static_cast<cudaStream_t>(stream)));
 }
 
-int bidtrie_candidate_head(int type, const void* head, std::int64_t vocabulary, std::int64_t cols, const void* hidden,
-                           std::int64_t hidden_stride, std::int64_t rows, std::int64_t max_candidates,
-                           const std::int32_t* offsets, const std::int32_t* ids, float* logits, std::int64_t top_k,
-                           std::int32_t* best, float* log_probability, void* stream) {
+int bidtrie_candidate_head(int type, const void* head, std::int64_t vocabulary, std::int64_t cols,
+                           const void* hidden, std::int64_t hidden_stride, std::int64_t rows,
+                           std::int64_t max_candidates, const std::int32_t* offsets, const std::int32_t* ids,
+                           float* logits, std::int64_t top_k, std::int32_t* best, float* log_probability,
+                           void* stream) {
   cuda::CandidateHead a{};
   a.type = static_cast<cuda::Float>(type);
   a.head = head;

@@ -45,9 +45,10 @@ struct Linear {
   std::size_t out_stride;  // elements
   bool float_out;          // the output is float32
 
-  LinearPlan plan;          // linear_plan(…)
-  std::uint32_t* counters;  // [linear_counters(…)], zeros before their first use; one launch at a time uses them
-  float* partials;          // [linear_partials(…)]; so with these
+  LinearPlan plan;  // linear_plan(…)
+  std::uint32_t*
+      counters;     // [linear_counters(…)], zeros before their first use; one launch at a time uses them
+  float* partials;  // [linear_partials(…)]; so with these
 };
 
 /// Whether `few` takes it: sparse matrices only have `few`.
@@ -55,18 +56,20 @@ constexpr bool takes_few(const WeightFormat& format, std::size_t nodes) {
   return nodes <= kFewNodes || format.pattern != Pattern::kDense;
 }
 
-/// How a matrix is cut so that `multiprocessors` have work. Depends on the matrix alone within each of the two kernels,
-/// and so do the bits of a result.
-constexpr LinearPlan linear_plan(const WeightFormat& format, std::size_t rows, std::size_t cols, std::size_t nodes,
-                                 int multiprocessors) {
+/// How a matrix is cut so that `multiprocessors` have work. Depends on the matrix alone within each of the
+/// two kernels, and so do the bits of a result.
+constexpr LinearPlan linear_plan(const WeightFormat& format, std::size_t rows, std::size_t cols,
+                                 std::size_t nodes, int multiprocessors) {
   const std::size_t tiles = gpu::column_tiles(cols), row_tiles = gpu::row_tiles(rows);
   const auto processors = static_cast<std::size_t>(multiprocessors);
   const bool few = takes_few(format, nodes);
   // As few warps a row tile as still fill the processors: each then has more to read on end.
   int warps = kFewWarps;
-  while (few && warps > 1 && row_tiles * static_cast<std::size_t>(warps) / 2 >= 3 * kFewWarps * processors) warps /= 2;
+  while (few && warps > 1 && row_tiles * static_cast<std::size_t>(warps) / 2 >= 4 * kFewWarps * processors)
+    warps /= 2;
   const std::size_t blocks = few ? row_tiles : ceil_div(row_tiles, kManyRowTiles);
-  const std::size_t least = few ? kFewWarps : 4;  // column tiles that a part should have
+  // Column tiles that a part should have: parts meet in memory, which takes a microsecond.
+  const std::size_t least = few ? 8 * kFewWarps : 4;
   std::size_t splits = ceil_div(few ? processors : 2 * processors, blocks);
   if (splits > ceil_div(tiles, least)) splits = ceil_div(tiles, least);
   if (splits < 1) splits = 1;
@@ -85,12 +88,13 @@ constexpr std::size_t linear_counters(const WeightFormat& format, std::size_t ro
 /// Floats of the parts' sums.
 constexpr std::size_t linear_partials(const WeightFormat& format, std::size_t rows, std::size_t nodes,
                                       const LinearPlan& plan) {
-  const std::size_t outputs = gpu::kRowTile * (takes_few(format, nodes) ? kFewNodes : kManyRowTiles * kManyNodes);
+  const std::size_t outputs =
+      gpu::kRowTile * (takes_few(format, nodes) ? kFewNodes : kManyRowTiles * kManyNodes);
   return linear_counters(format, rows, nodes, plan) * static_cast<std::size_t>(plan.splits) * outputs;
 }
 
-/// Starts the product on `stream`; allocates nothing and waits for nothing. Arguments are as the struct says: callers
-/// check them.
+/// Starts the product on `stream`; allocates nothing and waits for nothing. Arguments are as the struct says:
+/// callers check them.
 cudaError_t linear(const Linear& arguments, cudaStream_t stream);
 
 }  // namespace bidtrie::cuda

@@ -37,18 +37,21 @@ cudaError_t launch_linear(const Linear& a, cudaStream_t stream) {
   const auto splits = static_cast<unsigned>(a.plan.splits);
   const std::size_t row_tiles = gpu::row_tiles(a.rows);
   if (takes_few(a.format, a.nodes)) {
-    const auto blocks = static_cast<unsigned>(ceil_div(row_tiles, static_cast<std::size_t>(kFewWarps / a.plan.warps)));
+    const auto blocks =
+        static_cast<unsigned>(ceil_div(row_tiles, static_cast<std::size_t>(kFewWarps / a.plan.warps)));
     const dim3 block(32 * kFewWarps);
     if (a.nodes <= 8) {
       BIDTRIE_LAUNCH((linear_few<T, codes, pattern, kScales, 1>), dim3(blocks, splits, 1), block, stream, k);
     } else {
       const auto groups = static_cast<unsigned>(ceil_div(a.nodes, kFewNodes));
-      BIDTRIE_LAUNCH((linear_few<T, codes, pattern, kScales, 2>), dim3(blocks, splits, groups), block, stream, k);
+      BIDTRIE_LAUNCH((linear_few<T, codes, pattern, kScales, 2>), dim3(blocks, splits, groups), block, stream,
+                     k);
     }
   } else if constexpr (pattern == Pattern::kDense) {
     const dim3 grid(static_cast<unsigned>(ceil_div(row_tiles, kManyRowTiles)), splits,
                     static_cast<unsigned>(ceil_div(a.nodes, kManyNodes)));
-    BIDTRIE_LAUNCH((linear_many<T, codes, kScales>), grid, dim3(32 * static_cast<unsigned>(kManyRowTiles)), stream, k);
+    BIDTRIE_LAUNCH((linear_many<T, codes, kScales>), grid, dim3(32 * static_cast<unsigned>(kManyRowTiles)),
+                   stream, k);
   }
   return cudaGetLastError();
 }
@@ -56,7 +59,8 @@ cudaError_t launch_linear(const Linear& a, cudaStream_t stream) {
 template <class T, Codes codes, Pattern pattern>
 cudaError_t launch_for_group(const Linear& a, cudaStream_t stream) {
   if (a.format.group == 16) return launch_linear<T, codes, pattern, Scales::kFourTimes>(a, stream);
-  if (a.format.group % gpu::kColumnTile == 0) return launch_linear<T, codes, pattern, Scales::kOnce>(a, stream);
+  if (a.format.group % gpu::kColumnTile == 0)
+    return launch_linear<T, codes, pattern, Scales::kOnce>(a, stream);
   return launch_linear<T, codes, pattern, Scales::kTwice>(a, stream);
 }
 

@@ -4,17 +4,19 @@
 
 namespace bidtrie::cuda {
 
-/// Products of dense matrices with many nodes: a block has 8 row tiles, one a warp, and 64 nodes, whose activations it
-/// copies to shared memory three tiles of columns ahead, since all its warps want them. Weights come straight, two ahead.
+/// Products of dense matrices with many nodes: a block has 8 row tiles, one a warp, and 64 nodes, whose
+/// activations it copies to shared memory two tiles of columns ahead, since all its warps want them. Weights
+/// come straight, two ahead.
 ///
-///   activations of a node in shared memory: 64 of a tile's columns and 16 to spare: eight nodes' 8-byte loads then meet
-///   each bank once
+///   activations of a node in shared memory: 64 of a tile's columns and 32 to spare: two nodes' 16-byte
+///   loads, which are served together, then meet each bank once
 ///
 /// Grid: (groups of 8 row tiles, splits, groups of 64 nodes).
 template <class T, Codes codes, Scales kScales>
 __global__ void __launch_bounds__(32 * static_cast<int>(kManyRowTiles), 2) linear_many(LinearKernel k) {
-  constexpr int kNodes = static_cast<int>(kManyNodes), N = kNodes / 8, kWarps = static_cast<int>(kManyRowTiles);
-  constexpr int kStride = 80, kStages = 4, kAhead = 2, kRows = static_cast<int>(gpu::kRowTile);
+  constexpr int kNodes = static_cast<int>(kManyNodes), N = kNodes / 8,
+                kWarps = static_cast<int>(kManyRowTiles);
+  constexpr int kStride = 96, kStages = 3, kAhead = 2, kRows = static_cast<int>(gpu::kRowTile);
   __shared__ Shared<T, kStages * kNodes * kStride> staged;
   __shared__ Shared<std::uint32_t, 1> flag;
 
@@ -23,7 +25,9 @@ __global__ void __launch_bounds__(32 * static_cast<int>(kManyRowTiles), 2) linea
   const int first_node = static_cast<int>(blockIdx.z) * kNodes;
   const int my_tile = static_cast<int>(blockIdx.x) * kWarps + warp;
   const bool has_rows = my_tile * kRows < k.rows;
-  const std::uint8_t* row_tile = k.weights + static_cast<std::size_t>(has_rows ? my_tile : 0) * k.row_tile_bytes;
+  const std::uint8_t* row_tile =
+      k.weights + static_cast<std::size_t>(has_rows ? my_tile : 0) * k.row_tile_bytes;
+  const std::uint8_t* scales = scales_from<codes>(row_tile, g);
   const std::uint8_t* tiles = row_tile + k.scales_bytes;
   const int begin = static_cast<int>(blockIdx.y) * k.tiles_per_split;
   const int end = begin + k.tiles_per_split < k.column_tiles ? begin + k.tiles_per_split : k.column_tiles;
@@ -39,7 +43,8 @@ __global__ void __launch_bounds__(32 * static_cast<int>(kManyRowTiles), 2) linea
         const int node = copy / 8, col = 64 * tile + copy % 8 * 8;
         const bool valid = first_node + node < k.nodes && col < k.cols;
         const T* from = static_cast<const T*>(k.x);
-        if (valid) from += static_cast<std::size_t>(first_node + node) * k.x_stride + static_cast<unsigned>(col);
+        if (valid)
+          from += static_cast<std::size_t>(first_node + node) * k.x_stride + static_cast<unsigned>(col);
         staged.copy16((to + node) * kStride + copy % 8 * 8, from, valid);
       }
     }
@@ -50,7 +55,8 @@ __global__ void __launch_bounds__(32 * static_cast<int>(kManyRowTiles), 2) linea
   Tile<codes, Pattern::kDense, kScales> ahead[kAhead];
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) {
-    if (begin + i < end) ahead[i].read(k, row_tile, tiles, begin + i, lane);
+    if (begin + i < end)
+      ahead[i].read(k, scales, tiles + static_cast<std::size_t>(begin + i) * 512, begin + i, lane);
   }
 #pragma unroll
   for (int i = 0; i < kStages - 1; ++i) stage(begin + i);
@@ -63,9 +69,15 @@ __global__ void __launch_bounds__(32 * static_cast<int>(kManyRowTiles), 2) linea
       sync_block();  // what all threads copied is there, and the stage before this one is free
       stage(tile + kStages - 1);
       const int from = (tile - begin) % kStages * kNodes;
-      const auto b = [&](int j, int n) { return staged.get8((from + 8 * n + g) * kStride + 16 * j + 4 * q); };
+      const auto b = [&](int s, int n) {
+        const int at = (from + 8 * n + g) * kStride + 32 * s + dense_column<kScales>(q);
+        if constexpr (kScales != Scales::kFourTimes) return staged.get16(at);
+        const Words2 early = staged.get8(at), late = staged.get8(at + 16);
+        return Words4{{early.w[0], early.w[1], late.w[0], late.w[1]}};
+      };
       add_tile<T, codes, kScales, N>(ahead[i], lane, k.table, b, sums);
-      if (tile + kAhead < end) ahead[i].read(k, row_tile, tiles, tile + kAhead, lane);
+      const int next = tile + kAhead;
+      if (next < end) ahead[i].read(k, scales, tiles + static_cast<std::size_t>(next) * 512, next, lane);
     }
   }
 

@@ -4,9 +4,11 @@
 
 namespace bidtrie::cuda {
 
-/// Where the parts of one result meet: each of `splits` blocks has stored its partial sums and calls with the counter that
-/// they share; true for the last one, which then sees all of them (load_fresh). The counter is 0 again afterwards.
-__device__ __forceinline__ bool is_last_part(std::uint32_t* counter, unsigned splits, Shared<std::uint32_t, 1>& flag) {
+/// Where the parts of one result meet: each of `splits` blocks has stored its partial sums and calls with the
+/// counter that they share; true for the last one, which then sees all of them (load_fresh). The counter is 0
+/// again afterwards.
+__device__ __forceinline__ bool is_last_part(std::uint32_t* counter, unsigned splits,
+                                             Shared<std::uint32_t, 1>& flag) {
   fence();
   sync_block();
   if (threadIdx.x == 0) {

@@ -43,10 +43,11 @@ __device__ __forceinline__ float rescale(float from, float to) {
   return from == -infinity() ? 0.0f : power_of_2(from - to);
 }
 
-/// Grid: (tiles, key-value heads, splits). A warp takes every fourth 16 positions of its block's part, straight from
-/// memory to the tensor cores' operands: which of a head's dimensions is which row of an operand is free as long as both
-/// sides agree, so lane q of four takes dimensions 16 q … 16 q + 15 of each 64 of queries and keys, and lane g of eight
-/// dimensions 8 g … 8 g + 7 of values: whole 16-byte loads, no exchange, no shared memory.
+/// Grid: (tiles, key-value heads, splits). A warp takes every fourth 16 positions of its block's part,
+/// straight from memory to the tensor cores' operands: which of a head's dimensions is which row of an
+/// operand is free as long as both sides agree, so lane q of four takes dimensions 16 q … 16 q + 15 of each
+/// 64 of queries and keys, and lane g of eight dimensions 8 g … 8 g + 7 of values: whole 16-byte loads, no
+/// exchange, no shared memory.
 template <class T, int D>
 __global__ void __launch_bounds__(32 * kAttentionWarps) tree_attention_kernel(AttentionKernel k) {
   constexpr int kBlocks = D / 64;  // of 64 dimensions
@@ -63,7 +64,8 @@ __global__ void __launch_bounds__(32 * kAttentionWarps) tree_attention_kernel(At
   const int kv_head = static_cast<int>(blockIdx.y);
   const int prefix = load(k.prefix_length + tile.sequence);
   const int length = prefix + tile.rows / k.group;
-  const std::int32_t* pages = k.page_table + static_cast<std::size_t>(tile.sequence) * static_cast<unsigned>(k.max_pages);
+  const std::int32_t* pages =
+      k.page_table + static_cast<std::size_t>(tile.sequence) * static_cast<unsigned>(k.max_pages);
   const auto slot = [&](int position) {
     const int page = load(pages + position / k.page_size);
     return static_cast<std::size_t>(page) * k.page_stride +
@@ -163,8 +165,9 @@ __global__ void __launch_bounds__(32 * kAttentionWarps) tree_attention_kernel(At
         sums[t][2 * h + 1] *= factor;
       }
     }
-    const std::uint32_t weights[4] = {pack2<T>(scores[0][0], scores[0][1]), pack2<T>(scores[0][2], scores[0][3]),
-                                      pack2<T>(scores[1][0], scores[1][1]), pack2<T>(scores[1][2], scores[1][3])};
+    const std::uint32_t weights[4] = {
+        pack2<T>(scores[0][0], scores[0][1]), pack2<T>(scores[0][2], scores[0][3]),
+        pack2<T>(scores[1][0], scores[1][1]), pack2<T>(scores[1][2], scores[1][3])};
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
 #pragma unroll
@@ -199,7 +202,8 @@ __global__ void __launch_bounds__(32 * kAttentionWarps) tree_attention_kernel(At
 
   // From here on a thread has one row, and every eighth dimension.
   constexpr int kThreadsPerRow = 32 * kAttentionWarps / kRows;
-  const int row = static_cast<int>(threadIdx.x) / kThreadsPerRow, column = static_cast<int>(threadIdx.x) % kThreadsPerRow;
+  const int row = static_cast<int>(threadIdx.x) / kThreadsPerRow,
+            column = static_cast<int>(threadIdx.x) % kThreadsPerRow;
   float largest = -infinity();
 #pragma unroll
   for (int w = 0; w < kAttentionWarps; ++w) {
@@ -217,7 +221,8 @@ __global__ void __launch_bounds__(32 * kAttentionWarps) tree_attention_kernel(At
     mine[i] = 0;
 #pragma unroll
     for (int w = 0; w < kAttentionWarps; ++w) {
-      mine[i] = multiply_add(factors[w], warp_sums.get((w * kRows + row) * D + column + i * kThreadsPerRow), mine[i]);
+      mine[i] = multiply_add(factors[w], warp_sums.get((w * kRows + row) * D + column + i * kThreadsPerRow),
+                             mine[i]);
     }
   }
   if (gridDim.z > 1) {
@@ -253,11 +258,13 @@ __global__ void __launch_bounds__(32 * kAttentionWarps) tree_attention_kernel(At
   }
   const int my_row = tile.first_row + row;
   if (my_row >= tile.rows) return;
-  T* out = static_cast<T*>(k.out) + static_cast<std::size_t>(tile.first_node + my_row / k.group) * k.out_stride +
+  T* out = static_cast<T*>(k.out) +
+           static_cast<std::size_t>(tile.first_node + my_row / k.group) * k.out_stride +
            static_cast<std::size_t>(kv_head * k.group + my_row % k.group) * D;
   const float inverse = total > 0 ? 1 / total : 0;
 #pragma unroll
-  for (int i = 0; i < D / kThreadsPerRow; ++i) store(out + column + i * kThreadsPerRow, from_float<T>(mine[i] * inverse));
+  for (int i = 0; i < D / kThreadsPerRow; ++i)
+    store(out + column + i * kThreadsPerRow, from_float<T>(mine[i] * inverse));
 }
 
 }  // namespace bidtrie::cuda

@@ -7,14 +7,14 @@
 #include "device.cuh"
 #include "linear.h"
 
-// Attention of tree nodes over a paged KV cache. A node sees its sequence's prefix, and of its sequence's nodes those
-// whose bits are set in its mask: its ancestors and itself. A chain is a tree, so prompts and plain decoding are the same
-// call.
+// Attention of tree nodes over a paged KV cache. A node sees its sequence's prefix, and of its sequence's
+// nodes those whose bits are set in its mask: its ancestors and itself. A chain is a tree, so prompts and
+// plain decoding are the same call.
 
 namespace bidtrie::cuda {
 
-/// All pointers are the device's; sizes that change from step to step are read there, so that a captured graph stays
-/// valid: `max_nodes` and `sequences` only bound them.
+/// All pointers are the device's; sizes that change from step to step are read there, so that a captured
+/// graph stays valid: `max_nodes` and `sequences` only bound them.
 struct TreeAttention {
   Float type;
   std::size_t head_size;  // 64 or 128
@@ -22,12 +22,13 @@ struct TreeAttention {
   std::size_t sequences;
   std::size_t max_nodes;  // of all sequences together
 
-  const void* queries;  // [nodes, heads, head_size]
+  const void* queries;       // [nodes, heads, head_size]
   std::size_t query_stride;  // elements from node to node, a multiple of 8
   void* out;                 // [nodes, heads, head_size]
   std::size_t out_stride;
 
-  const void* keys;    // page p, slot i, head h: at p * page_stride + i * slot_stride + h * head_stride, multiples of 8
+  const void*
+      keys;  // page p, slot i, head h: at p * page_stride + i * slot_stride + h * head_stride, multiples of 8
   const void* values;
   std::size_t page_stride, slot_stride, head_stride;  // elements
   std::size_t page_size;                              // slots, a multiple of 16
@@ -56,8 +57,8 @@ constexpr std::size_t attention_tiles(std::size_t max_nodes, std::size_t sequenc
 }
 
 /// Into how many parts positions are cut so that `multiprocessors` have work.
-constexpr int attention_splits(std::size_t max_nodes, std::size_t sequences, std::size_t heads, std::size_t kv_heads,
-                               std::size_t max_length, int multiprocessors) {
+constexpr int attention_splits(std::size_t max_nodes, std::size_t sequences, std::size_t heads,
+                               std::size_t kv_heads, std::size_t max_length, int multiprocessors) {
   const std::size_t blocks = attention_tiles(max_nodes, sequences, heads / kv_heads) * kv_heads;
   const std::size_t most = ceil_div(max_length, 2 * kPositions * kAttentionWarps);
   std::size_t splits = ceil_div(2 * static_cast<std::size_t>(multiprocessors), blocks);
@@ -65,11 +66,13 @@ constexpr int attention_splits(std::size_t max_nodes, std::size_t sequences, std
   return static_cast<int>(splits < 1 ? 1 : splits);
 }
 
-constexpr std::size_t attention_workspace_bytes(std::size_t max_nodes, std::size_t sequences, std::size_t heads,
-                                                std::size_t kv_heads, std::size_t head_size, int splits) {
+constexpr std::size_t attention_workspace_bytes(std::size_t max_nodes, std::size_t sequences,
+                                                std::size_t heads, std::size_t kv_heads,
+                                                std::size_t head_size, int splits) {
   if (splits == 1) return 0;
   const std::size_t blocks = attention_tiles(max_nodes, sequences, heads / kv_heads) * kv_heads;
-  return round_up(blocks * 4, 16) + blocks * static_cast<std::size_t>(splits) * kQueryRows * (head_size + 2) * 4;
+  return round_up(blocks * 4, 16) +
+         blocks * static_cast<std::size_t>(splits) * kQueryRows * (head_size + 2) * 4;
 }
 
 cudaError_t tree_attention(const TreeAttention& arguments, cudaStream_t stream);

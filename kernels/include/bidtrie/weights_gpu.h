@@ -10,30 +10,41 @@ namespace bidtrie::gpu {
 // How the GPU's kernels want a 4-bit matrix: in the order in which tensor cores take it, so that a warp reads
 // whole lines and no value has to move between lanes.
 //
-// Sixteen rows make a row tile; a row tile is its scales, group after group, and then its tiles of 64 columns:
+// Sixteen rows make a row tile; a row tile is its scales, group after group, and then its tiles of 64
+// columns:
 //
 //   | scales of group 0 | of group 1 | … | tile 0 | tile 1 | … |
 //
-//   scales of a group   for g = 0 … 7: float16 of row g and of row g + 8; with minima 8 bytes: scale of row g and of
+//   scales of a group   for g = 0 … 7: float16 of row g and of row g + 8; with minima 8 bytes: scale of row g
+//   and of
 //                       g + 8, minimum of row g and of g + 8
 //
 // Lane l = 4 g + q of a warp holds of a tile:
 //
-//   dense, 512 bytes   16 at 16 l: word j (j = 0 … 3) has columns c = 16 j + 4 q + (0 … 3) of rows g and g + 8
-//                        nibble 0: row g, c     1: row g + 8, c     2: row g, c + 2     3: row g + 8, c + 2
-//                        nibbles 4 … 7: the same of the column behind
+//   dense, 512 bytes   16 at 16 l: word j (j = 0 … 3) has four columns from c on of rows g and g + 8, where
+//                        c = 32 (j / 2) + 8 q + 4 (j % 2), so that a lane's activations are 16 bytes on end;
+//                        with groups of 16, which a product of 16 columns must not mix, c = 16 j + 4 q nibble
+//                        0: row g, c     1: row g + 8, c     2: row g, c + 2     3: row g + 8, c + 2 nibbles
+//                        4 … 7: the same of the column behind
 //
-//   2:4, 384 bytes     8 at 8 l: word s (s = 0, 1) has what is kept of the fours c = 32 s + 4 q and c + 16:
-//                        nibble 0: row g, first kept of c     1: row g + 8, c     2: row g, c + 16     3: row g + 8, c + 16
-//                        nibbles 4 … 7: the same of the second kept
-//                      positions behind the codes: 8 bytes for each g and i = 0, 1 at 16 g + 8 i: word s has the fours
-//                        32 s + 16 i + 4 f (f = 0 … 3) of row g in nibble f and of row g + 8 in nibble 4 + f,
-//                        the first kept one's position in the low 2 bits
+//   2:4, 384 bytes     A half of 32 columns has eight fours; the tensor core's four number u is the half's
+//   four
+//                        u / 2 + 4 (u % 2), so that a lane's activations are 32 bytes on end.
+//                      8 at 8 l: word s (s = 0, 1) has what is kept of the fours u = q and u = 4 + q of half
+//                      s:
+//                        nibble 0: row g, first kept of q     1: row g + 8, q     2: row g, 4 + q     3: row
+//                        g + 8, 4 + q nibbles 4 … 7: the same of the second kept
+//                      positions behind the codes: 8 bytes for each g and i = 0, 1 at 16 g + 8 i: word s has
+//                      the fours
+//                        u = 4 i + f (f = 0 … 3) of half s and row g in nibble f, of row g + 8 in nibble 4 +
+//                        f, the first kept one's position in the low 2 bits
 //
-//   1:4, 192 bytes     4 at 4 l: nibbles 0 … 3: row g, four 4 q; row g + 8, 4 q; row g, 16 + 4 q; row g + 8, 16 + 4 q;
-//                        nibbles 4 … 7: the same 32 columns on
-//                      positions behind the codes: 4 bytes for each g and i at 8 g + 4 i: bits 16 s + 8 h + 2 f and the
-//                        next: the four 32 s + 16 i + 4 f of row g + 8 h
+//   1:4, 192 bytes     4 at 4 l: nibbles 0 … 3: row g, u = q; row g + 8, q; row g, 4 + q; row g + 8, 4 + q of
+//   half 0;
+//                        nibbles 4 … 7: of half 1
+//                      positions behind the codes: 4 bytes for each g and i at 8 g + 4 i: bits 16 s + 8 h + 2
+//                      f and the
+//                        next: of half s, u = 4 i + f, row g + 8 h
 //
 // Rows and columns beyond the matrix hold zeros; columns there meet no activations.
 
@@ -86,25 +97,27 @@ constexpr std::size_t packed_bytes(const WeightFormat& format, std::size_t rows,
   return row_tiles(rows) * row_tile_bytes(format, cols);
 }
 
-/// A matrix as an artefact stores it: row-major, two codes a byte (the even one in the low nibble), four positions a
-/// byte (the first in the lowest bits), scales and minima float16 [rows, groups].
+/// A matrix as an artefact stores it: row-major, two codes a byte (the even one in the low nibble), four
+/// positions a byte (the first in the lowest bits), scales and minima float16 [rows, groups].
 struct Source {
   WeightFormat format;
   std::size_t rows, cols;
   const std::uint8_t* codes;
   const std::uint16_t* scales;
-  const std::uint16_t* minima;     // of kInt4Min, else null
+  const std::uint16_t* minima;    // of kInt4Min, else null
   const std::uint8_t* positions;  // of sparse patterns, else null
 };
 
 enum class PackError : std::uint8_t { kNone, kFormat, kColumns, kPositions };
 
-/// Packs into `out`, packed_bytes(…) long. Wants columns in multiples of 16, and positions that ascend in each four.
+/// Packs into `out`, packed_bytes(…) long. Wants columns in multiples of 16, and positions that ascend in
+/// each four.
 inline PackError pack(const Source& source, std::uint8_t* out) {
   const WeightFormat& format = source.format;
   if (!is_packable(format)) return PackError::kFormat;
   if (source.cols == 0 || source.cols % 16 != 0) return PackError::kColumns;
-  const std::size_t cols = source.cols, group_count = groups(format, cols), kept = kept_of_four(format.pattern);
+  const std::size_t cols = source.cols, group_count = groups(format, cols),
+                    kept = kept_of_four(format.pattern);
   const std::size_t codes_per_row = cols / 4 * kept;
   std::memset(out, 0, packed_bytes(format, source.rows, cols));
 
@@ -136,14 +149,17 @@ inline PackError pack(const Source& source, std::uint8_t* out) {
     std::uint8_t* tiles = tile_row + scales_bytes(format, cols);
     if (format.pattern == Pattern::kDense) {
       for (std::size_t col = 0; col < cols; ++col) {
-        const std::size_t in = col % kColumnTile, q = in % 16 / 4, b = in % 4;
-        std::uint8_t* word = tiles + col / kColumnTile * 512 + 16 * (4 * g + q) + 4 * (in / 16);
+        const std::size_t in = col % kColumnTile, b = in % 4;
+        const std::size_t q = format.group == 16 ? in % 16 / 4 : in % 32 / 8;
+        const std::size_t j = format.group == 16 ? in / 16 : in / 32 * 2 + in % 8 / 4;
+        std::uint8_t* word = tiles + col / kColumnTile * 512 + 16 * (4 * g + q) + 4 * j;
         put(word, 4 * (h + b / 2 * 2 + b % 2 * 4), code(row, col));
       }
       continue;
     }
     for (std::size_t four = 0; four < cols / 4; ++four) {
-      const std::size_t in = four % 16, s = in / 8, i = in % 8 / 4, f = in % 4;
+      const std::size_t in = four % 16, s = in / 8, place = 2 * (in % 4) + in % 8 / 4, i = place / 4,
+                        f = place % 4;
       std::uint8_t* tile = tiles + four / 16 * tile_bytes(format.pattern);
       std::uint8_t* positions = tile + code_bytes(format.pattern);
       if (format.pattern == Pattern::k2of4) {

@@ -16,35 +16,36 @@ namespace bidtrie::gpu {
 //   | scales of group 0 | of group 1 | … | tile 0 | tile 1 | … |
 //
 //   scales of a group   for g = 0 … 7: float16 of row g and of row g + 8; with minima 8 bytes: scale of row g
-//   and of
-//                       g + 8, minimum of row g and of g + 8
+//                       and of g + 8, minimum of row g and of g + 8
 //
 // Lane l = 4 g + q of a warp holds of a tile:
 //
-//   dense, 512 bytes   16 at 16 l: word j (j = 0 … 3) has four columns from c on of rows g and g + 8, where
-//                        c = 32 (j / 2) + 8 q + 4 (j % 2), so that a lane's activations are 16 bytes on end;
-//                        with groups of 16, which a product of 16 columns must not mix, c = 16 j + 4 q nibble
-//                        0: row g, c     1: row g + 8, c     2: row g, c + 2     3: row g + 8, c + 2 nibbles
-//                        4 … 7: the same of the column behind
+//   dense, 512 bytes    16 at 16 l: word j (j = 0 … 3) has four columns from c on of rows g and g + 8, where
+//                       c = 32 (j / 2) + 8 q + 4 (j % 2), so that a lane's activations are 16 bytes on end;
+//                       with groups of 16, which a product of 16 columns must not mix, c = 16 j + 4 q
 //
-//   2:4, 384 bytes     A half of 32 columns has eight fours; the tensor core's four number u is the half's
-//   four
-//                        u / 2 + 4 (u % 2), so that a lane's activations are 32 bytes on end.
-//                      8 at 8 l: word s (s = 0, 1) has what is kept of the fours u = q and u = 4 + q of half
-//                      s:
-//                        nibble 0: row g, first kept of q     1: row g + 8, q     2: row g, 4 + q     3: row
-//                        g + 8, 4 + q nibbles 4 … 7: the same of the second kept
-//                      positions behind the codes: 8 bytes for each g and i = 0, 1 at 16 g + 8 i: word s has
-//                      the fours
-//                        u = 4 i + f (f = 0 … 3) of half s and row g in nibble f, of row g + 8 in nibble 4 +
-//                        f, the first kept one's position in the low 2 bits
+//                         nibble   0         1             2             3                 4 … 7
+//                                  row g, c  row g + 8, c  row g, c + 2  row g + 8, c + 2  the column behind
 //
-//   1:4, 192 bytes     4 at 4 l: nibbles 0 … 3: row g, u = q; row g + 8, q; row g, 4 + q; row g + 8, 4 + q of
-//   half 0;
-//                        nibbles 4 … 7: of half 1
-//                      positions behind the codes: 4 bytes for each g and i at 8 g + 4 i: bits 16 s + 8 h + 2
-//                      f and the
-//                        next: of half s, u = 4 i + f, row g + 8 h
+//   2:4, 384 bytes      A half of 32 columns has eight fours; the tensor core's four number u is the half's
+//                       four u / 2 + 4 (u % 2), so that a lane's activations are 32 bytes on end.
+//                       8 at 8 l: word s (s = 0, 1) has what is kept of the fours u = q and u = 4 + q of half
+//                       s:
+//
+//                         nibble   0         1             2             3                 4 … 7
+//                                  row g, q  row g + 8, q  row g, 4 + q  row g + 8, 4 + q  the second kept
+//
+//                       positions behind the codes: 8 bytes for each g and i = 0, 1 at 16 g + 8 i: word s has
+//                       the fours u = 4 i + f (f = 0 … 3) of half s and row g in nibble f, of row g + 8 in
+//                       nibble 4 + f, the first kept one's position in the low 2 bits
+//
+//   1:4, 192 bytes      4 at 4 l:
+//
+//                         nibble   0         1             2             3                 4 … 7
+//                                  row g, q  row g + 8, q  row g, 4 + q  row g + 8, 4 + q  of half 1
+//
+//                       positions behind the codes: 4 bytes for each g and i at 8 g + 4 i: bits 16 s + 8 h +
+//                       2 f and the next: of half s, u = 4 i + f, row g + 8 h
 //
 // Rows and columns beyond the matrix hold zeros; columns there meet no activations.
 

@@ -59,64 +59,62 @@ namespace bidtrie::cuda {
 
 // What each function does is said in kernels/cuda/device.cuh.
 
-using emulator::Site;
-
 // -- Global memory
 
-inline Words4 load_once16(const void* p, Site site = Site::current()) {
+inline Words4 load_once16(const void* p, emulator::Site site = emulator::Site::current()) {
   return emulator::load_value(emulator::Way::kLoadOnce, static_cast<const Words4*>(p), site);
 }
 
-inline Words2 load_once8(const void* p, Site site = Site::current()) {
+inline Words2 load_once8(const void* p, emulator::Site site = emulator::Site::current()) {
   return emulator::load_value(emulator::Way::kLoadOnce, static_cast<const Words2*>(p), site);
 }
 
-inline std::uint32_t load_once4(const void* p, Site site = Site::current()) {
+inline std::uint32_t load_once4(const void* p, emulator::Site site = emulator::Site::current()) {
   return emulator::load_value(emulator::Way::kLoadOnce, static_cast<const std::uint32_t*>(p), site);
 }
 
 template <class T>
-inline T load(const T* p, Site site = Site::current()) {
+inline T load(const T* p, emulator::Site site = emulator::Site::current()) {
   return emulator::load_value(emulator::Way::kLoad, p, site);
 }
 
 template <class T>
-inline T load_fresh(const T* p, Site site = Site::current()) {
+inline T load_fresh(const T* p, emulator::Site site = emulator::Site::current()) {
   static_assert(std::is_arithmetic_v<T>, "what __ldcg takes");
   return emulator::load_value(emulator::Way::kLoadFresh, p, site);
 }
 
 template <class T>
-inline void store(T* p, T value, Site site = Site::current()) {
+inline void store(T* p, T value, emulator::Site site = emulator::Site::current()) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 16);
   emulator::write_global(p, sizeof(T), alignof(T), &value, site);
 }
 
-inline std::uint32_t count_up(std::uint32_t* p, Site site = Site::current()) {
+inline std::uint32_t count_up(std::uint32_t* p, emulator::Site site = emulator::Site::current()) {
   return emulator::count_up_global(p, site);
 }
 
-inline void fence(Site site = Site::current()) {
+inline void fence(emulator::Site site = emulator::Site::current()) {
   emulator::fence_global(site);
 }
 
 // -- Threads
 
-inline void sync_block(Site site = Site::current()) {
+inline void sync_block(emulator::Site site = emulator::Site::current()) {
   emulator::sync_threads(site);
 }
 
 template <class T>
-inline T shuffle_xor(T value, int mask, Site site = Site::current()) {
+inline T shuffle_xor(T value, int mask, emulator::Site site = emulator::Site::current()) {
   return emulator::shuffle_value(value, emulator::lane(site) ^ mask, site);
 }
 
 template <class T>
-inline T shuffle(T value, int lane, Site site = Site::current()) {
+inline T shuffle(T value, int lane, emulator::Site site = emulator::Site::current()) {
   return emulator::shuffle_value(value, lane, site);
 }
 
-inline std::uint32_t ballot(bool condition, Site site = Site::current()) {
+inline std::uint32_t ballot(bool condition, emulator::Site site = emulator::Site::current()) {
   return emulator::ballot_bits(condition, site);
 }
 
@@ -209,13 +207,14 @@ constexpr emulator::Decode decoder() {
 
 template <class T>
 inline void multiply_16x8x16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1,
-                             Site site = Site::current()) {
+                             emulator::Site site = emulator::Site::current()) {
   emulator::multiply_dense(decoder<T>(), c, a, b0, b1, site);
 }
 
 template <class T>
 inline void multiply_sparse_16x8x32(float (&c)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[4],
-                                    std::uint32_t positions, Site site = Site::current()) {
+                                    std::uint32_t positions,
+                                    emulator::Site site = emulator::Site::current()) {
   emulator::multiply_sparse(decoder<T>(), c, a, b, positions, site);
 }
 

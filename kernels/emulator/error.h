@@ -9,8 +9,8 @@ namespace bidtrie::emulator {
 /// What a kernel did wrong.
 enum class Kind {
   kLaunch,               ///< grid, block or use of the emulator that no GPU takes
-  kOutOfBounds,          ///< beside a buffer, or an index outside a Shared
-  kNotDeviceMemory,      ///< an address of the host, or of a buffer that is gone
+  kOutOfBounds,          ///< in no buffer, or an index outside of a Shared
+  kNotDeviceMemory,      ///< an address of the host, or none
   kMisaligned,           ///< an address that is no multiple of the access's width
   kUninitialised,        ///< bytes that nobody wrote
   kRace,                 ///< two threads at one place, at least one writing, with nothing to order them

@@ -11,7 +11,7 @@ namespace bidtrie::emulator {
 
 namespace {
 
-// No CPU of 64 bits maps these addresses; 2^20 allocations fit.
+// No system maps these addresses for programs that do not ask for them; 2^20 allocations fit.
 constexpr std::uintptr_t kFirst = std::uintptr_t{1} << 52, kEnd = std::uintptr_t{1} << 56,
                          kBetween = std::uintptr_t{1} << 36;
 constexpr std::uintptr_t kAligned = 256;

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -52,6 +53,8 @@ class Buffer {
       : Buffer(values.size(), std::move(name)) {
     write(values);
   }
+
+  Buffer(std::initializer_list<T> values) : Buffer(std::vector<T>(values)) {}
 
   /// For kernels.
   T* get() const { return static_cast<T*>(bytes_.address()); }

@@ -197,12 +197,17 @@ void copies_arrive() {
 
 // -- Blocks that meet over a counter
 
-__global__ void split_sum(const float* x, float* partials, std::uint32_t* counter, float* out) {
+/// Who fences a block's partial sums.
+enum class Fencing { kAll, kOne, kTwice };
+
+__global__ void split_sum(const float* x, float* partials, std::uint32_t* counter, float* out,
+                          Fencing fencing) {
   __shared__ Shared<std::uint32_t, 1> before;
   const unsigned n = blockDim.x;
   store(partials + blockIdx.x * n + threadIdx.x, load(x + blockIdx.x * n + threadIdx.x));
-  fence();
+  if (fencing != Fencing::kOne) fence();
   sync_block();
+  if (fencing == Fencing::kTwice || (fencing == Fencing::kOne && threadIdx.x == 0)) fence();
   if (threadIdx.x == 0) {
     before.set(0, count_up(counter));
     if (before.get(0) == gridDim.x - 1) store(counter, 0u);
@@ -221,9 +226,9 @@ void blocks_meet() {
   std::iota(x.begin(), x.end(), 1.0f);
   Buffer<float> in(x), partials(x.size());
   Buffer<std::uint32_t> counter({0});
-  for (int again = 0; again < 3; ++again) {
+  for (const Fencing fencing : {Fencing::kAll, Fencing::kOne, Fencing::kTwice}) {
     Buffer<float> out(40);
-    BIDTRIE_LAUNCH(split_sum, 6, 40, nullptr, in.get(), partials.get(), counter.get(), out.get());
+    BIDTRIE_LAUNCH(split_sum, 6, 40, nullptr, in.get(), partials.get(), counter.get(), out.get(), fencing);
     for (std::size_t i = 0; i < 40; ++i) {
       float sum = 0;
       for (std::size_t part = 0; part < 6; ++part) sum += x[part * 40 + (i + 1) % 40];

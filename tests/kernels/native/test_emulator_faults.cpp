@@ -188,7 +188,7 @@ __global__ void overwrite(float* x, float* out, bool faulty) {
 }
 
 /// What a meeting over a counter may lack.
-enum class Lack { kNothing, kFence, kBarrierBefore, kCount, kBarrierAfter, kReset };
+enum class Lack { kNothing, kFence, kBarrierBefore, kCount };
 
 __global__ void meet(float* partials, std::uint32_t* counter, float* out, Lack lack) {
   __shared__ Shared<std::uint32_t, 1> before;
@@ -197,13 +197,9 @@ __global__ void meet(float* partials, std::uint32_t* counter, float* out, Lack l
   if (lack != Lack::kFence) fence();
   if (lack != Lack::kBarrierBefore) sync_block();
   if (threadIdx.x == 0) before.set(0, lack == Lack::kCount ? gridDim.x - 1 : count_up(counter));
-  if (lack == Lack::kBarrierAfter) {
-    if (threadIdx.x == 0 && before.get(0) != gridDim.x - 1) return;
-  } else {
-    sync_block();
-    if (before.get(0) != gridDim.x - 1) return;
-    if (threadIdx.x == 0 && lack != Lack::kCount) store(counter, 0u);
-  }
+  sync_block();
+  if (before.get(0) != gridDim.x - 1) return;
+  if (threadIdx.x == 0 && lack != Lack::kCount) store(counter, 0u);
   if (threadIdx.x == n - 1) {
     float sum = 0;
     for (unsigned i = 0; i < gridDim.x * n; ++i) sum += load_fresh(partials + i);
@@ -211,12 +207,54 @@ __global__ void meet(float* partials, std::uint32_t* counter, float* out, Lack l
   }
 }
 
-__global__ void early_reset(std::uint32_t* counter, bool faulty) {
-  if (threadIdx.x == 0) {
-    const std::uint32_t before = count_up(counter);
-    if (!faulty && before == gridDim.x - 1) store(counter, 0u);
+// Two accesses by two threads, and no others: each order of the two has its own check.
+
+/// How the two threads of a pair reach their place.
+enum class Access { kLoad, kLoadFresh, kStore, kCount };
+
+__device__ std::uint32_t reach(Access access, std::uint32_t* p) {
+  switch (access) {
+    case Access::kLoad:
+      return load(p);
+    case Access::kLoadFresh:
+      return load_fresh(p);
+    case Access::kCount:
+      return count_up(p);
+    case Access::kStore:
+      store(p, 7u);
   }
-  if (faulty && threadIdx.x == 1) store(counter, 0u);
+  return 0;
+}
+
+__global__ void pair(std::uint32_t* place, Access first, Access second, bool faulty) {
+  if (blockIdx.x * blockDim.x + threadIdx.x == 5) reach(first, place);
+  if (blockIdx.x * blockDim.x + threadIdx.x == 40) reach(second, place + (faulty ? 0 : 1));
+}
+
+__global__ void two_read_one_writes(float* x, bool faulty) {
+  if (threadIdx.x == 5 || threadIdx.x == 40) load_fresh(x);
+  if (!faulty) sync_block();
+  if (threadIdx.x == 40) store(x, 2.0f);
+}
+
+/// In each block lane 5 has a result; lane 0 counts, and in the last block `reader` reads what the other
+/// blocks have. Lanes run in the order that the ballots force, but ballots order no memory.
+__global__ void meet_in_a_warp(float* partials, std::uint32_t* counter, int reader, bool barrier_before,
+                               bool barrier_after) {
+  if (threadIdx.x == 5) {
+    store(partials + blockIdx.x, 1.0f);
+    fence();
+  }
+  ballot(true);
+  if (barrier_before) sync_block();
+  std::uint32_t count = 0;
+  if (threadIdx.x == 0) count = count_up(counter);
+  count = shuffle(count, 0);
+  if (barrier_after) sync_block();
+  if (count != gridDim.x - 1 || thread_index() != reader) return;
+  for (unsigned b = 0; b < gridDim.x; ++b) {
+    if (b != blockIdx.x) load_fresh(partials + b);
+  }
 }
 
 void order_between_threads() {
@@ -250,16 +288,35 @@ void order_between_threads() {
       CHECK(out.read()[0] == 256);
     });
   }
-  // One block, so that no other thread of it has to know the count.
-  planted("others do not know of the count", {Kind::kRace}, "in the same launch", [](bool faulty) {
-    Buffer<float> partials = ones(4 * 64), out(1);
-    Buffer<std::uint32_t> counter({0});
-    BIDTRIE_LAUNCH(meet, 4, 64, nullptr, partials.get(), counter.get(), out.get(),
-                   faulty ? Lack::kBarrierAfter : Lack::kNothing);
+  struct Pair {
+    Access first, second;
+    Kind kind;
+  };
+  for (const Pair& p : {Pair{Access::kLoad, Access::kStore, Kind::kReadOnlyWritten},
+                        {Access::kLoad, Access::kCount, Kind::kReadOnlyWritten},
+                        {Access::kLoadFresh, Access::kStore, Kind::kRace},
+                        {Access::kStore, Access::kStore, Kind::kRace},
+                        {Access::kCount, Access::kStore, Kind::kRace}}) {
+    for (const unsigned blocks : {1u, 2u}) {
+      planted("pair", {p.kind}, "", [&](bool faulty) {
+        Buffer<std::uint32_t> place({0, 0});
+        BIDTRIE_LAUNCH(pair, blocks, 64 / blocks, nullptr, place.get(), p.first, p.second, faulty);
+      });
+    }
+  }
+  planted("two read, one of them writes", {Kind::kRace}, "", [](bool faulty) {
+    Buffer<float> x = ones(1);
+    BIDTRIE_LAUNCH(two_read_one_writes, 1, 64, nullptr, x.get(), faulty);
   });
-  planted("counter set back by one who did not count", {Kind::kRace}, "", [](bool faulty) {
+  planted("no barrier between another's fence and the count", {Kind::kRace}, "load_fresh", [](bool faulty) {
+    Buffer<float> partials(4);
     Buffer<std::uint32_t> counter({0});
-    BIDTRIE_LAUNCH(early_reset, 3, 2, nullptr, counter.get(), faulty);
+    BIDTRIE_LAUNCH(meet_in_a_warp, 4, 32, nullptr, partials.get(), counter.get(), 0, !faulty, true);
+  });
+  planted("no barrier between another's count and the read", {Kind::kRace}, "load_fresh", [](bool faulty) {
+    Buffer<float> partials(4);
+    Buffer<std::uint32_t> counter({0});
+    BIDTRIE_LAUNCH(meet_in_a_warp, 4, 32, nullptr, partials.get(), counter.get(), 9, true, !faulty);
   });
 }
 
@@ -330,6 +387,28 @@ __global__ void shared_same_place(float* out, bool faulty) {
   store(out + threadIdx.x, values.get(faulty ? 0 : thread_index()));
 }
 
+/// What two threads do to one shared value, the second of them after a barrier unless the kernel is faulty.
+enum class Touch { kGet, kSet, kGetAndSet, kCopy };
+
+__device__ void touch(Shared<float, 4>& values, Touch how, float* out) {
+  if (how == Touch::kGet || how == Touch::kGetAndSet) store(out + threadIdx.x, values.get(0));
+  if (how == Touch::kSet || how == Touch::kGetAndSet) values.set(0, 2.0f);
+  if (how == Touch::kCopy) {
+    values.copy16(0, nullptr, false);
+    copies_commit();
+    copies_wait<0>();
+  }
+}
+
+__global__ void shared_pair(float* out, Touch first, Touch second, bool faulty) {
+  __shared__ Shared<float, 4> values;
+  if (threadIdx.x == 5) values.set(0, 1.0f);
+  sync_block();
+  if (threadIdx.x == 5) touch(values, first, out);
+  if (!faulty) sync_block();
+  if (threadIdx.x == 40) touch(values, second, out);
+}
+
 template <int N>
 __global__ void shared_size(float* out) {
   __shared__ Shared<float, 6 * 1024> half;
@@ -365,6 +444,16 @@ void shared_memory() {
           [&](bool faulty) { BIDTRIE_LAUNCH(shared_within_a_warp, 1, 32, nullptr, out.get(), faulty); });
   planted("two threads, one shared value", {Kind::kRace}, "writes too",
           [&](bool faulty) { BIDTRIE_LAUNCH(shared_same_place, 1, 64, nullptr, out.get(), faulty); });
+  for (const auto& [first, second] : {std::pair(Touch::kGet, Touch::kSet),
+                                      {Touch::kGet, Touch::kGetAndSet},
+                                      {Touch::kGet, Touch::kCopy},
+                                      {Touch::kSet, Touch::kSet},
+                                      {Touch::kSet, Touch::kGet},
+                                      {Touch::kSet, Touch::kCopy}}) {
+    planted("shared pair", {Kind::kRace}, "", [&, first = first, second = second](bool faulty) {
+      BIDTRIE_LAUNCH(shared_pair, 1, 64, nullptr, out.get(), first, second, faulty);
+    });
+  }
   planted("too much shared memory", {Kind::kSharedMemory}, "it has 49152", [&](bool faulty) {
     if (faulty) {
       BIDTRIE_LAUNCH(shared_size<6 * 1024 + 1>, 1, 1, nullptr, out.get());
@@ -460,15 +549,18 @@ __global__ void barrier(float* out, Astray how) {
   }
 }
 
+// A macro, so that both are at one place of the source.
+#define SHUFFLE_OR_VOTE(vote) (vote ? static_cast<int>(ballot(true)) : shuffle_xor(1, 1))
+
 __global__ void collective(int* out, Astray how) {
   int value = thread_index();
   if (threadIdx.x == 37) {
     if (how == Astray::kEnds) return;
     if (how == Astray::kBarrier) sync_block();
     if (how == Astray::kElsewhere) value = shuffle_xor(value, 1);
-    if (how == Astray::kOtherKind) value = static_cast<int>(ballot(true));
   }
   value = shuffle_xor(value, 1);
+  value += SHUFFLE_OR_VOTE(how == Astray::kOtherKind && threadIdx.x == 37);
   if (how == Astray::kBarrier && threadIdx.x != 37) sync_block();
   store(out + threadIdx.x, value);
 }
@@ -502,8 +594,11 @@ void meetings() {
     });
   }
   Buffer<int> values(64);
-  for (const Astray how : {Astray::kEnds, Astray::kElsewhere, Astray::kBarrier, Astray::kOtherKind}) {
-    planted("collective", {Kind::kDivergentCollective}, "all 32 lanes", [&](bool faulty) {
+  for (const auto& [how, part] : {std::pair(Astray::kEnds, "lane 5 has ended"),
+                                  {Astray::kBarrier, "lane 5 waits in sync_block at"},
+                                  {Astray::kElsewhere, "is in the one at"},
+                                  {Astray::kOtherKind, "is in the one at"}}) {
+    planted("collective", {Kind::kDivergentCollective}, part, [&, how = how](bool faulty) {
       BIDTRIE_LAUNCH(collective, 1, 64, nullptr, values.get(), faulty ? how : Astray::kNobody);
     });
   }

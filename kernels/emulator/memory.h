@@ -62,7 +62,9 @@ class Buffer {
   void write(std::span<const T> values, std::size_t at = 0) {
     bytes_.write(at * sizeof(T), values.data(), values.size_bytes());
   }
-  /// All values; raises Error if one was never written.
+  /// Values from `at` on; raises Error if one was never written.
+  void read(std::size_t at, std::span<T> to) const { bytes_.read(at * sizeof(T), to.data(), to.size_bytes()); }
+  /// All values, likewise.
   std::vector<T> read() const {
     std::vector<T> values(size_);
     bytes_.read(0, values.data(), size_ * sizeof(T));

@@ -266,10 +266,12 @@ __device__ inline void multiply_16x8x16<Bfloat16>(float (&c)[4], const std::uint
 
 // The same with two of every four columns of A [16, 32] kept:
 //
-//   A  a[0]: row g, the two kept of columns 4q … 4q+3; a[1]: row g + 8; a[2]: row g, of 16+4q …; a[3]: row g + 8
+//   A          a[0]: row g, the two kept of columns 4q … 4q+3    a[1]: row g + 8
+//              a[2]: row g, of 16+4q … 19+4q                     a[3]: row g + 8
 //   B [32, 8]  b[i]: column g, rows 8i+2q and 8i+2q+1
-//   positions, of lanes q = 0 and 1, others unread: 4 bits for each four, the first kept in the low 2, strictly
-//   ascending. Lane q: low half word row g, fours 4q … 4q+3 from the lowest bits on; high half word row g + 8.
+//   positions  of lanes q = 0 and 1, others unread: 4 bits for each four, the first kept in the low 2,
+//              strictly ascending; low half word row g, fours 4q … 4q+3 from the lowest bits on; high half
+//              word row g + 8
 
 template <class T>
 __device__ inline void multiply_sparse_16x8x32(float (&c)[4], const std::uint32_t (&a)[4],

@@ -20,6 +20,7 @@ enum class Kind {
   kDivergentBarrier,     ///< threads of a block that do not meet in one sync_block
   kLane,                 ///< a lane number outside 0 … 31
   kPositions,            ///< positions of a sparse multiplication that do not ascend
+  kEndless,              ///< a thread that goes on and on, as one does that waits for another block
   kSharedMemory,         ///< more static shared memory than a block may have
 };
 

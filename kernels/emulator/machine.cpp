@@ -15,6 +15,7 @@ namespace bidtrie::emulator {
 
 namespace {
 
+constexpr std::uint32_t kMostCalls = 1 << 20;   // of the device, before a thread meets others or ends
 constexpr std::size_t kSharedBytes = 48 << 10;  // static shared memory of a block, on every architecture
 
 /// Unwinds the stack of a thread whose launch has failed.
@@ -70,10 +71,10 @@ void Machine::run(const char* kernel, dim3 grid, dim3 block, void (*body)(const 
   traffic_.start((threads_in_block_ + kLanes - 1) / kLanes);
   ordering_.start_launch();
 
-  running_ = true;
   std::vector<std::uint32_t> order(blocks);
   std::iota(order.begin(), order.end(), 0u);
   std::shuffle(order.begin(), order.end(), random_);
+  running_ = true;
   for (const std::uint32_t b : order) {
     block_ = b;
     run_block();
@@ -88,11 +89,11 @@ void Machine::run_block() {
   ++block_serial_;
   epoch_ = 1;
   ordering_.start_block(block_, threads_in_block_);
-  blockIdx = {block_ % gridDim.x, block_ / gridDim.x % gridDim.y, block_ / gridDim.x / gridDim.y};
+  blockIdx = index_of(block_, gridDim);
   for (unsigned n = 0; n < threads_in_block_; ++n) {
     Thread& thread = *threads_[n];
     thread.number = n;
-    thread.index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
+    thread.index = index_of(n, blockDim);
     thread.state = Thread::State::kReady;
     thread.begun = false;
     thread.open_copies.clear();
@@ -140,6 +141,7 @@ void Machine::run_warp(unsigned warp) {
 
 void Machine::resume(Thread& thread) {
   thread.begun = true;
+  calls_ = 0;
   thread_ = &thread;
   threadIdx = thread.index;
   thread.fibre.resume(
@@ -225,6 +227,11 @@ void Machine::open_barrier() {
 
 Thread& Machine::running(const Site& site) {
   if (!thread_) throw Error(Kind::kLaunch, line(site) + ": a call of the device outside of a kernel");
+  if (++calls_ > kMostCalls) {
+    calls_ = 0;  // for fail
+    fail(Kind::kEndless, site,
+         "the thread does not end; blocks run one after the other and cannot wait for one another");
+  }
   return *thread_;
 }
 
@@ -251,6 +258,16 @@ void Machine::use_shared(std::size_t bytes, const Site& site) {
          "the block's shared memory comes to " + std::to_string(shared_bytes_) + " bytes or more; it has " +
              std::to_string(kSharedBytes));
   }
+}
+
+uint3 Machine::index_of(std::uint32_t number, const dim3& shape) {
+  return {number % shape.x, number / shape.x % shape.y, number / shape.x / shape.y};
+}
+
+std::string Machine::name(std::uint32_t block, std::uint32_t thread) {
+  std::ostringstream out;
+  out << "thread " << index_of(thread, blockDim) << " of block " << index_of(block, gridDim);
+  return out.str();
 }
 
 std::string Machine::where(const Thread& thread, const Site& site) const {

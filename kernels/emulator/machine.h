@@ -61,6 +61,7 @@ class Machine {
 
   /// The thread that runs; null outside of launches.
   Thread* thread() { return thread_; }
+  /// The same; an error outside of launches, and if the thread does not come to an end.
   Thread& running(const Site& site);
   /// Lets the others run until all lanes of the warp have called with the same collective and site.
   void collect(Collective collective, void* payload, const Site& site);
@@ -70,6 +71,9 @@ class Machine {
   [[noreturn]] void fail_lane(Kind kind, unsigned lane, const std::string& what);
 
   // -- Of the launch
+
+  /// "thread (x, y, z) of block (x, y, z)".
+  static std::string name(std::uint32_t block, std::uint32_t thread);
 
   std::uint64_t launch() const { return launch_; }
   /// Different for every block of every launch.
@@ -83,6 +87,7 @@ class Machine {
   Ordering& ordering() { return ordering_; }
 
  private:
+  static uint3 index_of(std::uint32_t number, const dim3& shape);
   void run_block();
   void run_warp(unsigned warp);
   void open_barrier();
@@ -104,6 +109,7 @@ class Machine {
   std::vector<std::unique_ptr<Thread>> threads_;  // kept for the next launch
   Thread* thread_ = nullptr;
   unsigned meeting_warp_ = 0;
+  std::uint32_t calls_ = 0;  // of the device, since the thread went on
   bool running_ = false, abandoning_ = false;
   std::exception_ptr error_;
   TrafficCounter traffic_;

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <sstream>
+#include <string_view>
 
 #include "emulator/machine.h"
 
@@ -187,7 +188,7 @@ void order(Way way, const Place& place, std::size_t bytes, const Site& site) {
   const auto refuse = [&](const char* did, const Moment& then) {
     std::ostringstream out;
     out << name(way) << " of " << bytes << " bytes at byte " << place.at << " of " << allocation.name
-        << ", where thread " << then.thread << " of block " << then.block << " (both counted through) " << did
+        << ", where " << Machine::name(then.block, then.thread) << ' ' << did
         << " in the same launch, with nothing to order the two";
     machine.fail(Kind::kRace, site, out.str());
   };

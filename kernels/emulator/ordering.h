@@ -23,7 +23,7 @@ struct Moment {
 ///    do.
 ///
 /// Blocks run one after the other, so a block has seen all of the counter's past or none: chains over several
-/// counters are not followed. A kernel that waits for another block never ends.
+/// counters are not followed.
 class Ordering {
  public:
   void start_launch();

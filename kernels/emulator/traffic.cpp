@@ -32,27 +32,26 @@ void TrafficCounter::access(Way way, unsigned warp, unsigned lane, std::uintptr_
   Open& open = accesses.open[at];
   ++open.lanes;
   for (std::uintptr_t s = address / kSectorBytes; s <= (address + bytes - 1) / kSectorBytes; ++s) {
-    open.sector[open.sectors++] = s;
+    if (std::find(open.sectors.begin(), open.sectors.end(), s) == open.sectors.end())
+      open.sectors.push_back(s);
   }
   // The last lane to come closes accesses from the front; to erase each by itself would be quadratic.
   if (open.lanes == 32 && at + 1 == accesses.open.size()) {
-    for (Open& o : accesses.open) close(way, o);
+    for (const Open& o : accesses.open) close(way, o);
     accesses.closed += static_cast<std::uint32_t>(accesses.open.size());
     accesses.open.clear();
   }
 }
 
-void TrafficCounter::close(Way way, Open& open) {
-  const auto first = open.sector.begin(), last = first + open.sectors;
-  std::sort(first, last);
-  traffic_[way].sectors += static_cast<std::uint64_t>(std::unique(first, last) - first);
+void TrafficCounter::close(Way way, const Open& open) {
+  traffic_[way].sectors += open.sectors.size();
   ++traffic_[way].accesses;
 }
 
 void TrafficCounter::end_block() {
   for (auto& [line, by_warp] : lines_) {
     for (Accesses& accesses : by_warp) {
-      for (Open& open : accesses.open) close(line.way, open);
+      for (const Open& open : accesses.open) close(line.way, open);
       accesses = {};
     }
   }

@@ -60,8 +60,8 @@ class TrafficCounter {
   };
   /// An access that not all lanes have joined yet.
   struct Open {
-    unsigned lanes = 0, sectors = 0;
-    std::array<std::uintptr_t, 64> sector;
+    unsigned lanes = 0;
+    std::vector<std::uintptr_t> sectors;  // each once
   };
   /// A warp's accesses at one line.
   struct Accesses {
@@ -70,7 +70,7 @@ class TrafficCounter {
     std::vector<Open> open;
   };
 
-  void close(Way way, Open& open);
+  void close(Way way, const Open& open);
 
   Traffic traffic_;
   std::unordered_map<Line, std::vector<Accesses>, LineHash> lines_;

@@ -197,7 +197,8 @@ void copies_arrive() {
 
 // -- Blocks that meet over a counter
 
-/// Who fences a block's partial sums.
+/// Who fences a block's partial sums: every thread its own, one for all, or every thread and most of them
+/// again when it no longer matters.
 enum class Fencing { kAll, kOne, kTwice };
 
 __global__ void split_sum(const float* x, float* partials, std::uint32_t* counter, float* out,
@@ -207,7 +208,7 @@ __global__ void split_sum(const float* x, float* partials, std::uint32_t* counte
   store(partials + blockIdx.x * n + threadIdx.x, load(x + blockIdx.x * n + threadIdx.x));
   if (fencing != Fencing::kOne) fence();
   sync_block();
-  if (fencing == Fencing::kTwice || (fencing == Fencing::kOne && threadIdx.x == 0)) fence();
+  if (fencing == (threadIdx.x == 0 ? Fencing::kOne : Fencing::kTwice)) fence();
   if (threadIdx.x == 0) {
     before.set(0, count_up(counter));
     if (before.get(0) == gridDim.x - 1) store(counter, 0u);

@@ -637,6 +637,18 @@ __global__ void launches(int* out, bool faulty) {
   if (faulty) BIDTRIE_LAUNCH(nothing, 1, 1, nullptr, out);
 }
 
+__global__ void spin(const std::uint32_t* flag) {
+  while (load_fresh(flag) == 0) {
+  }
+}
+
+void a_thread_that_waits_for_another_block() {
+  Buffer<std::uint32_t> flag({0});
+  CHECK_THROWS(Error, "cannot wait for one another", (BIDTRIE_LAUNCH(spin, 1, 1, nullptr, flag.get()), 0));
+  flag.write(std::vector<std::uint32_t>{1});
+  BIDTRIE_LAUNCH(spin, 1, 1, nullptr, flag.get());
+}
+
 void shapes_and_uses() {
   Buffer<int> out(1);
   struct Shape {
@@ -732,6 +744,7 @@ int main() {
   copies_under_way();
   meetings();
   shapes_and_uses();
+  a_thread_that_waits_for_another_block();
   the_failed_leave_nothing();
   the_message_says_where();
 }

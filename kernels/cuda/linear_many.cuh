@@ -75,6 +75,7 @@ __global__ void __launch_bounds__(32 * static_cast<int>(kManyRowTiles), 2) linea
         const Words2 early = staged.get8(at), late = staged.get8(at + 16);
         return Words4{{early.w[0], early.w[1], late.w[0], late.w[1]}};
       };
+      if (!has_rows) continue;
       add_tile<T, codes, kScales, N>(ahead[i], lane, k.table, b, sums);
       const int next = tile + kAhead;
       if (next < end) ahead[i].read(k, scales, tiles + static_cast<std::size_t>(next) * 512, next, lane);

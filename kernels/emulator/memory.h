@@ -63,7 +63,9 @@ class Buffer {
     bytes_.write(at * sizeof(T), values.data(), values.size_bytes());
   }
   /// Values from `at` on; raises Error if one was never written.
-  void read(std::size_t at, std::span<T> to) const { bytes_.read(at * sizeof(T), to.data(), to.size_bytes()); }
+  void read(std::size_t at, std::span<T> to) const {
+    bytes_.read(at * sizeof(T), to.data(), to.size_bytes());
+  }
   /// All values, likewise.
   std::vector<T> read() const {
     std::vector<T> values(size_);

@@ -1,5 +1,5 @@
-// The GPU's linears in the emulator: right within the bounds of their arithmetic for every format, shape and way
-// to cut the work; the same bits whatever else is in a call; as many bytes as must be.
+// The GPU's linears in the emulator: right within the bounds of their arithmetic for every format, shape and
+// way to cut the work; the same bits whatever else is in a call; as many bytes as must be.
 
 #include <algorithm>
 #include <cmath>
@@ -36,9 +36,9 @@ class Matrices {
       return out;
     };
     const auto scales = halves(source.scales), minima = halves(source.minimums);
-    const gpu::PackError error =
-        gpu::pack({format, rows, cols, source.data.data(), scales.data(), minima.data(), source.positions.data()},
-                  packed_.data());
+    const gpu::PackError error = gpu::pack(
+        {format, rows, cols, source.data.data(), scales.data(), minima.data(), source.positions.data()},
+        packed_.data());
     CHECK(error == gpu::PackError::kNone);
     // |scale * code| + |minimum| or |weight|: the sizes of what is added up.
     weights_.resize(rows * cols);
@@ -47,7 +47,8 @@ class Matrices {
     for (std::size_t r = 0; r < rows; ++r) {
       cpu_.unpack_row(r, row.data());
       for (std::size_t c = 0; c < cols; ++c) {
-        const double lowest = minima.empty() ? 0 : half_to_float(minima[r * gpu::groups(format, cols) + c / format.group]);
+        const double lowest =
+            minima.empty() ? 0 : half_to_float(minima[r * gpu::groups(format, cols) + c / format.group]);
         weights_[r * cols + c] = row[c];
         sizes_[r * cols + c] = std::abs(row[c] - lowest) + std::abs(lowest);
       }
@@ -76,7 +77,8 @@ constexpr cuda::Float type_of() {
   return std::is_same_v<T, Float16> ? cuda::Float::kFloat16 : cuda::Float::kBfloat16;
 }
 
-/// Activations whose rounding to 8 bits in blocks of 32 is exact: multiples of 1/64 up to 127/64, which occurs.
+/// Activations whose rounding to 8 bits in blocks of 32 is exact: multiples of 1/64 up to 127/64, which
+/// occurs.
 std::vector<float> activations(std::size_t nodes, std::size_t cols) {
   std::vector<float> x(nodes * cols);
   for (std::size_t i = 0; i < x.size(); ++i) {
@@ -88,18 +90,20 @@ std::vector<float> activations(std::size_t nodes, std::size_t cols) {
 
 /// What the kernel answers, float32 [nodes, rows].
 template <class T>
-std::vector<float> run(Matrices& m, const std::vector<float>& x, std::size_t nodes, const std::vector<float>& bias,
-                       cuda::LinearPlan plan, bool float_out = true, std::size_t spare = 8) {
+std::vector<float> run(Matrices& m, const std::vector<float>& x, std::size_t nodes,
+                       const std::vector<float>& bias, cuda::LinearPlan plan, bool float_out = true,
+                       std::size_t spare = 8) {
   const std::size_t stride = round_up(m.cols(), 8) + spare, out_stride = m.rows() + 3;
   std::vector<T> rows(nodes * stride, cuda::from_float<T>(1e30f)), short_bias(m.rows());
   for (std::size_t n = 0; n < nodes; ++n) {
-    for (std::size_t c = 0; c < m.cols(); ++c) rows[n * stride + c] = cuda::from_float<T>(x[n * m.cols() + c]);
+    for (std::size_t c = 0; c < m.cols(); ++c)
+      rows[n * stride + c] = cuda::from_float<T>(x[n * m.cols() + c]);
   }
   for (std::size_t r = 0; r < m.rows(); ++r) short_bias[r] = cuda::from_float<T>(bias[r]);
   Buffer<std::uint8_t> weights(m.packed(), "weights");
   Buffer<T> inputs(rows, "x"), biases(short_bias, "bias");
-  Buffer<std::uint32_t> counters(
-      std::vector<std::uint32_t>(std::max<std::size_t>(cuda::linear_counters(m.format(), m.rows(), nodes, plan), 1)));
+  Buffer<std::uint32_t> counters(std::vector<std::uint32_t>(
+      std::max<std::size_t>(cuda::linear_counters(m.format(), m.rows(), nodes, plan), 1)));
   Buffer<float> partials(std::max<std::size_t>(cuda::linear_partials(m.format(), m.rows(), nodes, plan), 1));
   Buffer<float> wide(float_out ? nodes * out_stride : 1, "out");
   Buffer<T> narrow(float_out ? 1 : nodes * out_stride, "out");
@@ -138,8 +142,8 @@ std::vector<float> run(Matrices& m, const std::vector<float>& x, std::size_t nod
 
 /// The largest error as a part of what float32 sums may lose.
 template <class T>
-double error_of_bound(const Matrices& m, const std::vector<float>& x, std::size_t nodes, const std::vector<float>& bias,
-                      const std::vector<float>& out) {
+double error_of_bound(const Matrices& m, const std::vector<float>& x, std::size_t nodes,
+                      const std::vector<float>& bias, const std::vector<float>& out) {
   double largest = 0;
   for (std::size_t n = 0; n < nodes; ++n) {
     for (std::size_t r = 0; r < m.rows(); ++r) {
@@ -234,7 +238,8 @@ void up_to_128_nodes() {
 void however_the_work_is_cut() {
   for (const Pattern pattern : {Pattern::kDense, Pattern::k2of4, Pattern::k1of4}) {
     Matrices m({Codes::kInt4, pattern, 64}, 40, 1040);
-    for (const cuda::LinearPlan plan : {cuda::LinearPlan{1, 1}, {2, 1}, {4, 1}, {8, 1}, {8, 2}, {8, 3}, {8, 17}}) {
+    for (const cuda::LinearPlan plan :
+         {cuda::LinearPlan{1, 1}, {2, 1}, {4, 1}, {8, 1}, {8, 2}, {8, 3}, {8, 17}}) {
       for (const std::size_t nodes : {1u, 12u, 33u}) {
         for (std::uint64_t seed = 0; seed < 2; ++seed) {
           emulator::set_order(seed);
@@ -281,7 +286,8 @@ void bad_matrices_are_refused() {
   std::vector<std::uint8_t> bytes(4096), out(8192);
   std::vector<std::uint16_t> scales(64);
   const auto pack = [&](const WeightFormat& format, std::size_t cols) {
-    return gpu::pack({format, 16, cols, bytes.data(), scales.data(), scales.data(), bytes.data()}, out.data());
+    return gpu::pack({format, 16, cols, bytes.data(), scales.data(), scales.data(), bytes.data()},
+                     out.data());
   };
   CHECK(pack({Codes::kInt8, Pattern::kDense, 32}, 64) == gpu::PackError::kFormat);
   CHECK(pack({Codes::kInt4, Pattern::kDense, 48}, 64) == gpu::PackError::kFormat);
@@ -303,7 +309,9 @@ void bytes_are_near_the_minimum() {
         const double bits = static_cast<double>(kept) * (format.pattern == Pattern::kDense ? 4 : 6) / 4 +
                             (format.codes == Codes::kInt4Min ? 32.0 : 16.0) / static_cast<double>(group);
         const double least = static_cast<double>(rows * cols) * bits / 8;
-        CHECK(static_cast<double>(weights.moved()) <= 1.05 * least);
+        // What memory must give; and what is asked for, where two tiles share a group's scales.
+        CHECK(static_cast<double>(weights.unique) <= 1.05 * least);
+        CHECK(static_cast<double>(weights.moved()) <= (group == 128 ? 1.08 : 1.05) * least);
         CHECK(static_cast<double>(weights.unique) >= 0.99 * least);
       }
     }

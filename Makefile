@@ -5,10 +5,10 @@ BUILD ?= build
 BIN := $(VENV)/bin
 # What the native module and the protobuf code are made of: a change there installs anew.
 NATIVE := $(shell find kernels protos -type f) CMakeLists.txt pyproject.toml
-CXX_FILES = $(shell git ls-files 'kernels/*.h' 'kernels/*.cpp' 'tests/kernels/*.cpp' 'tests/kernels/*.h')
+CXX_FILES = $(shell git ls-files 'kernels/*.h' 'kernels/*.cpp' 'kernels/*.cu' 'kernels/*.cuh' 'tests/kernels/*.cpp' 'tests/kernels/*.h')
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test bench bench-peers lint protos native-test clean
+.PHONY: demo test bench bench-peers gpu-check lint protos native-test clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -35,6 +35,15 @@ bench: $(VENV)/.bench
 bench-peers: $(VENV)/.dev
 	$(BIN)/bidtrie model fetch smollm2-135m
 	$(BIN)/python -m bench.peers.setup
+
+# On a machine with a GPU, nvcc and a PyTorch that can use them (PYTHON says whose): builds the CUDA kernels for that GPU, checks
+# them against float64, and measures. The last line is one JSON object.
+gpu-check:
+	cmake -S . -B $(BUILD)/cuda -DBIDTRIE_PYTHON=OFF -DBIDTRIE_CUDA=ON -DCMAKE_BUILD_TYPE=Release \
+	  -DCMAKE_CUDA_ARCHITECTURES=native
+	cmake --build $(BUILD)/cuda --target bidtrie_cuda --parallel
+	cmake --install $(BUILD)/cuda --component cuda --prefix service
+	PYTHONPATH=service:. $(PYTHON) -m bench.gpu_check
 
 lint: $(VENV)/.dev protos
 	$(BIN)/ruff check .

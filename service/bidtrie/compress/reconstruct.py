@@ -9,8 +9,8 @@ from bidtrie.models.group_tensor import GroupFormat
 
 Float64 = NDArray[np.float64]
 
-#: Pulls a group that its codes say nothing of towards its old numbers, relative to the mean of the equations' diagonal.
-_RIDGE = 1e-6
+#: Pulls groups towards their old numbers where others could stand in for them, relative to the equations' diagonal.
+_RIDGE = 1e-9
 _CHUNK_NUMBERS = 1 << 22
 
 
@@ -89,8 +89,8 @@ def _fit(
     wanted = np.concatenate([np.add.reduceat(pulled * basis, starts, axis=1) for basis in bases], axis=1)
     before = np.concatenate(old, axis=1).astype(np.float64)
     diagonal = np.einsum("rii->ri", equations)
-    ridge = _RIDGE * diagonal.mean(axis=1, keepdims=True) + np.finfo(np.float64).tiny
-    # A unit matrix where all codes are 0: the old numbers come out.
+    # Where all codes of a group are 0, its old numbers come out.
+    ridge = np.where(diagonal > 0, _RIDGE * diagonal, 1.0)
     diagonal += ridge
     solved = np.linalg.solve(equations, (wanted + ridge * before)[..., None])[..., 0]
     return np.split(solved, len(bases), axis=1)

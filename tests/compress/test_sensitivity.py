@@ -1,24 +1,28 @@
 """Predicted losses, against gradients by hand, brute force in float64, and what replacing a linear really does."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from bidtrie.compress import sensitivity
+from bidtrie.compress.allocation import Choices
 from bidtrie.compress.calibrate import calibrate
 from bidtrie.compress.cost_table import CostTable
+from bidtrie.compress.gptq import proxy_loss, solve_linear
 from bidtrie.compress.llama import Llama, torch_weights
 from bidtrie.compress.round_to_nearest import quantize
 from bidtrie.compress.sensitivity import (
-    check_predictions,
+    Curvature,
+    feedback_share,
     loss_choices,
+    measured_losses,
     output_curvature,
     predicted_loss,
     spearman,
 )
 from bidtrie.models.checkpoint import Checkpoint
-from bidtrie.models.group_format import GroupFormat
+from bidtrie.models.group_tensor import GroupFormat, GroupTensor
 from bidtrie.models.tensor import Tensor
 from reference.llama import ReferenceLlama
 from reference.tiny_models import random_checkpoint
@@ -31,6 +35,27 @@ COSTS = CostTable({format.name: cost for format, cost in zip(FORMATS, (1.0, 2.0,
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
     return random_checkpoint(4, layers=3, vocabulary=64)
+
+
+def choices_of(
+    checkpoint: Checkpoint, sequences: np.ndarray, curvature: Curvature, *, feedback: bool = False
+) -> dict[str, Choices]:
+    return {
+        name: choices
+        for inputs in calibrate(Llama(checkpoint), sequences)
+        for name, choices in loss_choices(checkpoint, FORMATS, inputs, curvature, COSTS, feedback=feedback)
+    }
+
+
+def loss_of(choices: Choices, format: GroupFormat) -> float:
+    (option,) = [each for each in choices.options if each.format == format]
+    return option.loss
+
+
+def rounded(
+    checkpoint: Checkpoint, names: Sequence[str], format: GroupFormat
+) -> list[tuple[str, GroupTensor]]:
+    return [(name, quantize(checkpoint.tensors[f"{name}.weight"].dequantize(), format)) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -112,34 +137,23 @@ def test_the_measured_loss_is_the_divergence_in_float64(
     checkpoint: Checkpoint, sequences: np.ndarray
 ) -> None:
     few = sequences[:2]
-    choices = dict(
-        loss_choices(
-            checkpoint,
-            FORMATS,
-            calibrate(Llama(checkpoint), few),
-            output_curvature(checkpoint, few, 0),
-            COSTS,
-        )
-    )
-    checked = check_predictions(checkpoint, few, choices, [HALF], linears=4, seed=0)
-    assert len({each.linear for each in checked}) == 4
+    names = [
+        f"model.layers.{each}" for each in ("0.self_attn.q_proj", "1.mlp.down_proj", "2.self_attn.o_proj")
+    ]
+    changes = rounded(checkpoint, names, HALF)
+    told: list[tuple[int, int]] = []
+    measured = measured_losses(checkpoint, few, changes, lambda *each: told.append(each))
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     dense = ReferenceLlama(checkpoint)
-    for each in checked:
-        name = f"{each.linear}.weight"
-        rounded = quantize(checkpoint.tensors[name].dequantize(), HALF).dequantize()
-        changed = ReferenceLlama(
-            replace(
-                checkpoint, tensors={**checkpoint.tensors, name: Tensor("float32", rounded.shape, rounded)}
-            )
-        )
+    for (linear, group_tensor), loss in zip(changes, measured, strict=True):
+        tensors = {**checkpoint.tensors, f"{linear}.weight": group_tensor}
+        changed = ReferenceLlama(replace(checkpoint, tensors=tensors))
         total = 0.0
         for tokens in few:
             exact, other = (model.logits(tokens.tolist()) for model in (dense, changed))
             exact, other = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (exact, other))
             total += float((np.exp(exact) * (exact - other)).sum())
-        assert each.measured == pytest.approx(total / few.size, rel=1e-3)
-        (option,) = [each for each in choices[each.linear].options if each.format == HALF]
-        assert each.predicted == option.loss
+        assert loss == pytest.approx(total / few.size, rel=1e-3)
 
 
 def test_predictions_rank_linears_as_measuring_does(checkpoint: Checkpoint, sequences: np.ndarray) -> None:
@@ -153,25 +167,22 @@ def test_predictions_rank_linears_as_measuring_does(checkpoint: Checkpoint, sequ
             )
     uneven = replace(checkpoint, tensors=tensors)
     curvature = output_curvature(uneven, sequences, 0)
-    inputs = list(calibrate(Llama(uneven), sequences))
-    choices = dict(loss_choices(uneven, FORMATS, inputs, curvature, COSTS))
-    checked = check_predictions(uneven, sequences, choices, [INT4], linears=21, seed=1)
-    predicted, measured = ([getattr(each, field) for each in checked] for field in ("predicted", "measured"))
-    assert len(checked) == 21
+    choices = choices_of(uneven, sequences, curvature)
+    predicted = [loss_of(each, INT4) for each in choices.values()]
+    measured = measured_losses(uneven, sequences, rounded(uneven, list(choices), INT4))
+    assert len(measured) == 21
     assert spearman(predicted, measured) > 0.9
-    ratio = np.array(measured) / predicted
-    assert 0.5 < np.median(ratio) < 2, "nats a token, not only an order"
+    assert 0.5 < np.median(np.array(measured) / predicted) < 2, "nats a token, not only an order"
     # Negative control: the plain error of the outputs, without what the model makes of them.
-    flat = {name: np.full_like(each, 1.0) for name, each in curvature.items()}
-    plain = dict(loss_choices(uneven, FORMATS, inputs, flat, COSTS))
-    blind = [sensitivity._of(plain[each.linear], INT4).loss for each in checked]
+    plain = choices_of(uneven, sequences, {name: np.ones_like(each) for name, each in curvature.items()})
+    blind = [loss_of(each, INT4) for each in plain.values()]
     assert spearman(blind, measured) < spearman(predicted, measured) - 0.05
 
 
 def test_choices(checkpoint: Checkpoint, sequences: np.ndarray) -> None:
     few = sequences[:2]
     curvature = output_curvature(checkpoint, few, 0)
-    choices = dict(loss_choices(checkpoint, FORMATS, calibrate(Llama(checkpoint), few), curvature, COSTS))
+    choices = choices_of(checkpoint, few, curvature)
     assert len(choices) == 21, "embedding and head are not among them"
     options = choices["model.layers.0.mlp.up_proj"].options
     assert [option.format for option in options] == FORMATS
@@ -180,6 +191,30 @@ def test_choices(checkpoint: Checkpoint, sequences: np.ndarray) -> None:
         [96 * 64 / 1e6 * x for x in (1, 2, 4)]
     )
     assert options[0].loss > options[1].loss > options[2].loss > 0
+    with_feedback = choices_of(checkpoint, few, curvature, feedback=True)
+    for name, each in choices.items():
+        ratios = [a.loss / b.loss for a, b in zip(with_feedback[name].options, each.options, strict=True)]
+        assert ratios == pytest.approx([ratios[0]] * 3)
+        assert 0 < ratios[0] < 1
+
+
+def test_what_feedback_leaves() -> None:
+    """Of a matrix of two by hand, of one without correlations, and as the solver then has it."""
+    # Errors of the first column are made good by the second: 2 - 1 * 1 / 1.
+    hessian = np.array([[2.0, 1.0], [1.0, 1.0]], np.float32)
+    assert feedback_share(hessian) == pytest.approx((1 + 1) / 3, abs=0.02)
+    assert feedback_share(np.diag([3.0, 2.0, 1.0]).astype(np.float32)) == pytest.approx(1)
+    rng = np.random.default_rng(5)
+    inputs = rng.standard_normal((400, 64)) @ (rng.standard_normal((64, 64)) * np.exp(-np.arange(64) / 12))
+    hessian = (inputs.T @ inputs / 400).astype(np.float32)
+    weight = rng.standard_normal((256, 64)).astype(np.float32)
+    losses = [
+        proxy_loss(weight, tensor, hessian)
+        for tensor in (quantize(weight, INT4), solve_linear(weight, hessian, INT4, rounds=0))
+    ]
+    share = feedback_share(hessian)
+    assert 0.05 < share < 0.5
+    assert losses[1] / losses[0] == pytest.approx(share, rel=0.35)
 
 
 def test_spearman() -> None:

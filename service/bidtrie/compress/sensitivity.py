@@ -6,10 +6,13 @@ arXiv:1503.05671): a weight error E then costs half of the sum over rows r of F_
 x x^T over the linear's inputs. F_r is the mean squared gradient of the log-probability of tokens that the model itself
 draws: no labels are needed, and text that it finds surprising counts no more than other text.
 
+E is that of round to nearest, which is quickly had. Error feedback leaves a share of it that the inputs decide
+(`feedback_share`), nearly the same in every format.
+
 The prediction is checked on a sample: one linear is replaced in the dense model, and the KL is measured.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +24,7 @@ from torch.nn import functional
 from bidtrie.compress.allocation import Choices, Option
 from bidtrie.compress.calibrate import Inputs
 from bidtrie.compress.cost_table import CostTable
+from bidtrie.compress.gptq import damped
 from bidtrie.compress.llama import Llama
 from bidtrie.compress.round_to_nearest import quantize
 from bidtrie.models.checkpoint import Checkpoint
@@ -88,28 +92,42 @@ def predicted_loss(weight: Float32, tensor: GroupTensor, hessian: Float32, curva
     return max(float(curvature @ rows) / 2, 0.0)
 
 
+def feedback_share(hessian: Float32) -> float:
+    """What error feedback (GPTQ) leaves of round to nearest's loss where rounding errors are alike: 0 to 1.
+
+    Rounding column j costs its error's square times H_jj; where the later columns make good what they can, times
+    H_jj given those, 1 / U_jj^2 with U the upper Cholesky factor of H^-1. The share is the ratio of the sums, columns
+    taken in the solver's order.
+    """
+    h = damped(hessian)
+    order = np.argsort(-np.diag(h), kind="stable")
+    inverse = np.linalg.inv(h[np.ix_(order, order)])
+    factor = np.linalg.cholesky((inverse + inverse.T) / 2)
+    return float((1 / np.square(np.diag(factor))).sum() / np.trace(h))
+
+
 def loss_choices(
     checkpoint: Checkpoint,
     formats: Sequence[GroupFormat],
-    inputs: Iterable[Inputs],
+    inputs: Inputs,
     curvature: Curvature,
     costs: CostTable,
+    *,
+    feedback: bool,
 ) -> Iterator[tuple[str, Choices]]:
-    """The options of each linear of a layer, as `inputs` come. Losses are those of round to nearest: quickly had."""
-    for each in inputs:
-        for linear in each.linears:
-            if is_head(linear):
-                continue
-            name = f"{linear}.weight"
-            weight = checkpoint.tensors[name].dequantize()
-            options = []
-            for format in formats:
-                tensor = quantize(weight, format, name=name)
-                loss = predicted_loss(weight, tensor, each.hessian, curvature[linear])
-                options.append(
-                    Option(format, 8 * tensor.nbytes, costs.milliseconds(format, weight.size), loss)
-                )
-            yield linear, Choices(weight.size, options)
+    """The options of each of the layers' linears that share `inputs`; `feedback`: whether a solver will use it."""
+    share = feedback_share(inputs.hessian) if feedback else 1.0
+    for linear in inputs.linears:
+        if is_head(linear):
+            continue
+        name = f"{linear}.weight"
+        weight = checkpoint.tensors[name].dequantize()
+        options = []
+        for format in formats:
+            tensor = quantize(weight, format, name=name)
+            loss = share * predicted_loss(weight, tensor, inputs.hessian, curvature[linear])
+            options.append(Option(format, 8 * tensor.nbytes, costs.milliseconds(format, weight.size), loss))
+        yield linear, Choices(weight.size, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,34 +140,25 @@ class Checked:
     measured: float
 
 
-def check_predictions(
+def measured_losses(
     checkpoint: Checkpoint,
     sequences: NDArray[np.int64],
-    choices: Mapping[str, Choices],
-    formats: Sequence[GroupFormat],
-    linears: int,
-    seed: int,
+    changed: Sequence[tuple[str, GroupTensor]],
     progress: Progress | None = None,
-) -> list[Checked]:
-    """Measured beside predicted, for so many linears drawn at random in each of `formats`.
+) -> list[float]:
+    """KL to the dense model, nats a token, with one linear replaced at a time.
 
-    The text goes through the blocks before the linear once, for all samples.
+    changed: the linear's module, and what stands for its weight. The text goes through the blocks before it once for
+    all of them.
     """
-    rng = np.random.default_rng(seed)
-    names = sorted(choices)
-    drawn = sorted(rng.choice(len(names), min(linears, len(names)), replace=False).tolist())
-    pairs = [(names[i], format) for i in drawn for format in formats]
     with torch.inference_mode():
-        return [
-            Checked(name, format.name, _of(choices[name], format).loss, measured)
-            for (name, format), measured in zip(
-                pairs, _measured(checkpoint, sequences, pairs, progress), strict=True
-            )
-        ]
+        return _measured(checkpoint, sequences, changed, progress)
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Rank correlation, -1 to 1; equal values share their mean rank. NaN if either is constant."""
+    """Rank correlation, -1 to 1; equal values share their mean rank. NaN if either is constant or empty."""
+    if not first or not second:
+        return float("nan")
     ranks = [_ranks(np.asarray(each, np.float64)) for each in (first, second)]
     spread = [float(each.std()) for each in ranks]
     if not all(spread):
@@ -165,14 +174,10 @@ def _ranks(values: Float64) -> Float64:
     return ranks
 
 
-def _of(choices: Choices, format: GroupFormat) -> Option:
-    return next(option for option in choices.options if option.format == format)
-
-
 def _measured(
     checkpoint: Checkpoint,
     sequences: NDArray[np.int64],
-    pairs: Sequence[tuple[str, GroupFormat]],
+    changed: Sequence[tuple[str, GroupTensor]],
     progress: Progress | None,
 ) -> list[float]:
     model = Llama(checkpoint)
@@ -182,29 +187,29 @@ def _measured(
     for layer in range(model.config.num_layers):
         entering.append([model.block(layer, hidden) for hidden in entering[-1]])
     found = []
-    for done, (linear, format) in enumerate(pairs):
+    for done, (linear, tensor) in enumerate(changed):
         if progress is not None:
-            progress(done, len(pairs))
+            progress(done, len(changed))
         name = f"{linear}.weight"
         dense = model.weights[name]
-        model.weights[name] = torch.from_numpy(quantize(dense.numpy(), format, name=name).dequantize())
+        model.weights[name] = torch.from_numpy(tensor.dequantize())
         first = int(linear.split(".")[2])
         total = 0.0
         for hidden, exact in zip(entering[first], entering[-1], strict=True):
-            changed = hidden
+            other = hidden
             for layer in range(first, model.config.num_layers):
-                changed = model.block(layer, changed)
-            total += _divergence(model.logits(exact), model.logits(changed))
+                other = model.block(layer, other)
+            total += _divergence(model.logits(exact), model.logits(other))
         model.weights[name] = dense
         found.append(max(total / sequences.size, 0.0))
     if progress is not None:
-        progress(len(pairs), len(pairs))
+        progress(len(changed), len(changed))
     return found
 
 
-def _divergence(exact: Tensor, changed: Tensor) -> float:
-    """KL(exact || changed), summed over tokens."""
-    logs = [functional.log_softmax(each, dim=-1) for each in (exact, changed)]
+def _divergence(exact: Tensor, other: Tensor) -> float:
+    """KL(exact || other), summed over tokens."""
+    logs = [functional.log_softmax(each, dim=-1) for each in (exact, other)]
     return float(
         functional.kl_div(logs[1], logs[0], log_target=True, reduction="none").sum(-1).double().sum()
     )

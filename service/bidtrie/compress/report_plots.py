@@ -17,17 +17,21 @@ _COLOURS = ("#3d6b99", "#d1495b", "#2a9d6f", "#e07a3f", "#6d597a", "#f2c14e")
 def layers_plot(artefact: Mapping[str, Any]) -> bytes:
     """Bits a weight of each layer as bars, and what it is predicted to lose (or its weights' error) as a line."""
 
+    from matplotlib.ticker import MaxNLocator
+
     def draw(figure: "Figure") -> Sequence["Axes"]:
         layers = artefact["layers"]
         axes = figure.subplots()
         places = [each["layer"] for each in layers]
         axes.bar(places, [each["bits_per_weight"] for each in layers], color=_BITS, width=0.8)
         axes.set_xlabel("layer", color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("bits a weight", color=_BITS)
         losses = axes.twinx()
         key = "predicted_loss" if layers and layers[0]["predicted_loss"] is not None else "relative_error"
         losses.plot(places, [each[key] for each in layers], color=_LOSS, marker="o", markersize=3)
-        losses.set_yscale("log")
+        # Losses differ by powers of ten, errors hardly.
+        losses.set_yscale("log" if key == "predicted_loss" else "linear")
         label = {"predicted_loss": "predicted loss, nats a token", "relative_error": "mean relative error"}[
             key
         ]

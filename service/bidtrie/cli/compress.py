@@ -2,19 +2,26 @@
 
 import json
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bidtrie.errors import InvalidInput
+from bidtrie.errors import BidtrieError, InvalidInput
+
+if TYPE_CHECKING:
+    from bidtrie.models.checkpoint import Checkpoint
+    from bidtrie.models.group_format import GroupFormat
 
 
 class MethodName(StrEnum):
     """How codes are chosen, as a flag."""
 
     RTN = "rtn"
+    GPTQ = "gptq"
 
 
 class FormatName(StrEnum):
@@ -55,7 +62,11 @@ def compress(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write: new or empty.")],
     method: Annotated[
-        MethodName, typer.Option(help="How codes are chosen; rtn: each weight is rounded to the nearest.")
+        MethodName,
+        typer.Option(
+            help="How codes are chosen; rtn: each weight is rounded to the nearest; gptq: those that change the "
+            'outputs on ad text least (needs torch: pip install "bidtrie\\[compress]").'
+        ),
     ] = MethodName.RTN,
     format: Annotated[
         FormatName,
@@ -74,13 +85,32 @@ def compress(
             "form where --format is sparse."
         ),
     ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Text to calibrate on with gptq; give it several times for several files: .tsv of pages, .csv of "
+            "products, .jsonl or .txt. Without it, the package's own."
+        ),
+    ] = None,
+    sequences: Annotated[int, typer.Option(help="Sequences of text to calibrate on.")] = 128,
+    sequence_tokens: Annotated[int, typer.Option(help="Tokens a sequence.")] = 256,
+    recover_steps: Annotated[
+        int,
+        typer.Option(min=0, help="Steps of distillation from the dense model afterwards, 4 sequences each."),
+    ] = 0,
+    recover_rate: Annotated[
+        float,
+        typer.Option(help="How far a step of the distillation moves a weight, relative to its tensor's."),
+    ] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of the text's draw: the same seed gives the same result.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Compress a model into a Hugging Face directory that bidtrie loads like any other model.
 
-    Linears whose rows are not a multiple of 16 columns stay float32. The folder is written whole or not at all.
+    Linears whose rows are not a multiple of 16 columns stay float32. The folder is written whole or not at all. A
+    calibrated run (gptq) that is killed goes on when the same command is given again, and ends with the same result.
 
-    Example: bidtrie compress smollm2-135m --method rtn --format int4 --group-size 32 --out smollm2-int4
+    Example: bidtrie compress smollm2-135m --method gptq --data ads.csv --format int4 --group-size 64 --out ads-int4
     """
     from bidtrie.models.group_format import GROUP_SIZES, GroupFormat
 
@@ -89,6 +119,15 @@ def compress(
     head_format = head_format or _DENSE.get(format, format)
     layers, head = (GroupFormat(group_size=group_size, **_FIELDS[each]) for each in (format, head_format))
     options = {"format": format.value, "group_size": group_size, "head_format": head_format.value}
+
+    calibration = None
+    if method is MethodName.GPTQ:
+        calibration = Calibration(data or [], sequences, sequence_tokens, recover_steps, recover_rate, seed)
+    elif data or recover_steps:
+        raise InvalidInput.of(
+            "--data" if data else "--recover-steps",
+            f"is given with --method {method}, expected --method gptq",
+        )
 
     from bidtrie.cli.progress import track
     from bidtrie.compress.compressor import choose_formats, write_compressed
@@ -101,9 +140,13 @@ def compress(
     checkpoint = load_checkpoint(model)
     check_writable(checkpoint, out)
     formats, left_out = choose_formats(checkpoint.config, layers, head)
-    work = compress_linears(checkpoint, formats)
-    done = list(track(work, "compressing linears", total=len(formats), quiet=as_json))
-    artefact = write_compressed(out, checkpoint, done, method.value, options)
+    if calibration is None:
+        rounded = compress_linears(checkpoint, formats)
+        done = list(track(rounded, "compressing linears", total=len(formats), quiet=as_json))
+        artefact = write_compressed(out, checkpoint, done, method.value, options)
+    else:
+        artefact = calibration.write(out, checkpoint, formats, options, quiet=as_json)
+        options = dict(artefact.compression.options) if artefact.compression else options
     described = describe(artefact)
     summary = {
         "path": str(out.resolve()),
@@ -121,6 +164,70 @@ def compress(
         print(json.dumps(summary))
     else:
         _print(summary)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The flags of a calibrated run."""
+
+    data: list[Path]
+    sequences: int
+    sequence_tokens: int
+    recover_steps: int
+    recover_rate: float
+    seed: int
+
+    def write(
+        self,
+        out: Path,
+        checkpoint: "Checkpoint",
+        formats: "Mapping[str, GroupFormat]",
+        options: dict[str, Any],
+        *,
+        quiet: bool,
+    ) -> "Checkpoint":
+        """Compress on calibration text and write the artefact."""
+        try:
+            from bidtrie.compress.calibrated import compress_calibrated
+            from bidtrie.compress.recover import Recovery
+            from bidtrie.compress.sequential import Solver
+        except ImportError as error:
+            raise BidtrieError(f'--method gptq needs: pip install "bidtrie[compress]" ({error})') from None
+        from bidtrie.cli.progress import progress_bar
+        from bidtrie.compress.calibration_text import read_calibration_text
+        from bidtrie.compress.compressor import write_compressed
+
+        with progress_bar() as bar:
+            task = bar.add_task("reading text", total=None, visible=not quiet)
+            text = read_calibration_text(
+                self.data, checkpoint.tokenizer, self.sequences, self.sequence_tokens, self.seed
+            )
+            solver = Solver()
+            done, work = compress_calibrated(
+                checkpoint,
+                formats,
+                text,
+                solver,
+                Recovery(self.recover_steps, self.recover_rate, seed=self.seed),
+                out,
+                lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+            )
+            bar.update(task, description="writing", total=None)
+            options = {
+                **options,
+                "data": list(text.sources),
+                "documents": text.documents,
+                "sequences": text.sequences.shape[0],
+                "sequence_tokens": text.sequences.shape[1],
+                "seed": self.seed,
+                **solver.to_json(),
+                "recover_steps": self.recover_steps,
+                "recover_rate": self.recover_rate,
+                "recover_losses": [list(each) for each in done.losses],
+            }
+            artefact = write_compressed(out, done.checkpoint, done.linears, MethodName.GPTQ.value, options)
+            work.remove()
+        return artefact
 
 
 def _print(summary: dict[str, Any]) -> None:

@@ -1,7 +1,10 @@
 """Compresses a model's linears in the order of computing, each for the inputs that the ones before it now give."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,12 +12,14 @@ from numpy.typing import NDArray
 
 from bidtrie.compress.calibrate import Step, second_moments, steps
 from bidtrie.compress.gptq import damped, proxy_loss, solve_linear
-from bidtrie.compress.llama import Llama, torch_weights
+from bidtrie.compress.llama import Llama
+from bidtrie.compress.work_folder import WorkFolder
+from bidtrie.errors import InvalidInput
 from bidtrie.models.checkpoint import Checkpoint
 from bidtrie.models.group_tensor import GroupFormat, GroupTensor
 from bidtrie.models.layout import EMBEDDING
 
-Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +28,22 @@ class Solver:
 
     order: whether the columns that inputs activate most go first.
     rounds: how often scales are refitted and codes improved after the error feedback.
-    correction: how much of what the blocks before got wrong a linear makes good, 0 to 1: its outputs aim at those of
-        the dense model on the dense model's inputs (as GPTAQ does, Li et al., 2025, arXiv:2504.02692, and with the
-        stream's own error).
+    correction: how much of what the linears before got wrong a linear makes good, 0 to 1: its outputs aim at those of
+        the dense model on the dense model's own inputs (the idea of GPTAQ, Li et al., 2025, arXiv:2504.02692), the
+        error of what they are added to included.
     """
 
     order: bool = True
     rounds: int = 2
     correction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correction <= 1:
+            raise InvalidInput.of("--correction", f"{self.correction:g}, expected 0 to 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, for a JSON object."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,68 +60,89 @@ def solve_model(
     formats: Mapping[str, GroupFormat],
     sequences: NDArray[np.int64],
     solver: Solver,
+    work: WorkFolder | None = None,
+    stage: str = "solved",
 ) -> Iterator[Solved]:
     """Every linear that `formats` names, in the order of computing: embedding, blocks, head.
 
     sequences: int64 [sequences, tokens], the calibration text. A tied embedding comes last, for the inputs that it has
-    as the head. Raises ModelError naming a tensor that cannot be compressed.
+    as the head. work: where solved linears are kept, under `stage`, and taken from if they are there. Raises ModelError
+    naming a tensor that cannot be compressed.
     """
     dense = Llama(checkpoint)
     student = Llama(checkpoint, dense.weights)
+
+    def solve(name: str, inputs: "_Inputs | None") -> Solved:
+        kept = None if work is None else work.get(f"{stage}.{name}")
+        if kept is None:
+            weight: Float32 = dense.weights[f"{name}.weight"].numpy()
+            # Of an embedding, inputs pick one row each: all columns count the same.
+            hessian = np.eye(weight.shape[1], dtype=np.float32) if inputs is None else inputs.hessian
+            target = weight
+            if inputs is not None and solver.correction:
+                target = weight + solver.correction * inputs.correction(weight)
+            tensor = solve_linear(
+                target,
+                hessian,
+                formats[name],
+                order=solver.order,
+                rounds=solver.rounds,
+                name=f"{name}.weight",
+            )
+            kept = tensor, proxy_loss(weight, tensor, hessian)
+            if work is not None:
+                work.put(f"{stage}.{name}", *kept)
+        student.weights[f"{name}.weight"] = torch.from_numpy(kept[0].dequantize())
+        return Solved(name, *kept)
+
     table = EMBEDDING.removesuffix(".weight")
     if table in formats and not checkpoint.config.tie_word_embeddings:
-        # Its inputs pick one row each: all columns count the same.
-        unit = np.eye(checkpoint.config.hidden_size)
-        yield _solve(student, table, formats[table], unit, None, solver)
-    for exact, step in zip(steps(dense, sequences), steps(student, sequences), strict=True):
-        if not any(name in formats for name in step.linears):
-            continue
-        hessian = second_moments(step.inputs)
+        yield solve(table, None)
+    exactly = steps(dense, sequences) if solver.correction else repeat(None)
+    for step, exact in zip(steps(student, sequences), exactly, strict=False):
+        inputs = _Inputs(step, exact)
         for name in step.linears:
             if name in formats:
-                wanted = _wanted(dense, name, exact, step, hessian, solver.correction)
-                yield _solve(student, name, formats[name], hessian, wanted, solver)
+                yield solve(name, inputs)
 
 
-def _solve(
-    student: Llama,
-    name: str,
-    format: GroupFormat,
-    hessian: NDArray[np.float32] | Float64,
-    wanted: NDArray[np.float32] | None,
-    solver: Solver,
-) -> Solved:
-    weight = student.weights[f"{name}.weight"].numpy()
-    target = weight if wanted is None else wanted
-    tensor = solve_linear(
-        target, hessian, format, order=solver.order, rounds=solver.rounds, name=f"{name}.weight"
-    )
-    student.weights[f"{name}.weight"] = torch.from_numpy(tensor.dequantize())
-    return Solved(name, tensor, proxy_loss(weight, tensor, hessian))
+class _Inputs:
+    """What the solver needs to know of a step's inputs; worked out once for all of the step's linears, if at all."""
+
+    def __init__(self, step: Step, exact: Step | None) -> None:
+        """exact: the same step of the dense model."""
+        self._step = step
+        self._exact = exact
+
+    @cached_property
+    def hessian(self) -> Float32:
+        return second_moments(self._step.inputs)
+
+    def correction(self, weight: Float32) -> Float32:
+        """What to add to a weight so that its outputs come nearest to those on the dense model's own inputs.
+
+        With x and x' the inputs of the dense and of the compressed model, and h and h' what the outputs are added to,
+        the least squares solution is (E[(h - h') x'^T] + W E[(x - x') x'^T]) H^-1.
+        """
+        missing = weight.astype(np.float64) @ self._drift
+        if self._missed is not None:
+            missing += self._missed
+        correction: Float32 = np.linalg.solve(damped(self.hessian), missing.T).T.astype(np.float32)
+        return correction
+
+    @cached_property
+    def _drift(self) -> Float32:
+        assert self._exact is not None
+        return second_moments(self._step.inputs, _difference(self._exact.inputs, self._step.inputs))
+
+    @cached_property
+    def _missed(self) -> Float32 | None:
+        assert self._exact is not None
+        if self._exact.added_to is None or self._step.added_to is None:
+            return None
+        return second_moments(self._step.inputs, _difference(self._exact.added_to, self._step.added_to))
 
 
-def _wanted(
-    dense: Llama, name: str, exact: Step, step: Step, hessian: NDArray[np.float32], correction: float
-) -> NDArray[np.float32]:
-    """The weight whose outputs on the compressed model's inputs are nearest to the dense model's on its own.
-
-    With x and x' the inputs of the dense and of the compressed model, and h and h' what the outputs are added to, the
-    least squares solution is W + (E[(h - h') x'^T] + W E[(x - x') x'^T]) H^-1.
-    """
-    weight: NDArray[np.float32] = dense.weights[f"{name}.weight"].numpy()
-    if not correction:
-        return weight
-    missing = weight.astype(np.float64) @ second_moments(step.inputs, _differences(exact.inputs, step.inputs))
-    if step.added_to is not None and exact.added_to is not None:
-        missing += second_moments(step.inputs, _differences(exact.added_to, step.added_to))
-    change = np.linalg.solve(damped(hessian), missing.T).T
-    wanted: NDArray[np.float32] = (weight + correction * change).astype(np.float32)
-    return wanted
-
-
-def _differences(ours: object, theirs: object) -> list[torch.Tensor]:
-    with torch.inference_mode():
-        return [a - b for a, b in zip(ours, theirs, strict=True)]  # type: ignore[call-overload]
-
-
-__all__ = ["Solved", "Solver", "solve_model", "torch_weights"]
+@torch.inference_mode()
+def _difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [a - b for a, b in zip(ours, theirs, strict=True)]

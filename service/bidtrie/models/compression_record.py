@@ -16,11 +16,14 @@ class LinearRecord:
     format: the name of its GroupFormat.
     bits_per_weight: all stored bits over the dense count of weights.
     relative_error: ||W - Wq|| / ||W|| in the Frobenius norm, W being the reference's weight; 0 if W is 0.
+    proxy_loss: mean squared error of the outputs on the calibration text, summed over rows, when the linear was solved
+        (before any recovery); None without calibration.
     """
 
     format: str
     bits_per_weight: float
     relative_error: float
+    proxy_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,12 @@ class CompressionRecord:
 
 
 def _linear(fields: Fields) -> LinearRecord:
-    fields.expect_only("format", "bits_per_weight", "relative_error")
+    fields.expect_only("format", "bits_per_weight", "relative_error", "proxy_loss")
     record = LinearRecord(
         format=fields.text("format"),
         bits_per_weight=fields.positive("bits_per_weight"),
         relative_error=fields.number("relative_error"),
+        proxy_loss=fields.number("proxy_loss") if "proxy_loss" in fields else None,
     )
     if record.relative_error < 0:
         raise ModelError(f"{fields.source}: relative_error is {record.relative_error:g}, expected 0 or more")

@@ -210,7 +210,7 @@ def test_flags_of_calibration(model: Path, tmp_path: Path) -> None:
         with pytest.raises(
             InvalidInput, match=f"{flags[0]}: is given with --method rtn, expected --method gptq"
         ):
-            run("compress", model, *flags, "--out", tmp_path / "out")
+            run("compress", model, "--method", "rtn", *flags, "--out", tmp_path / "out")
     (tmp_path / "ads.txt").write_text("One ad.")
     with pytest.raises(InvalidInput, match="--data: holds"):
         run("compress", model, "--method", "gptq", "--data", tmp_path / "ads.txt", "--out", tmp_path / "out")

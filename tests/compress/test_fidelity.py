@@ -18,7 +18,10 @@ def engine(checkpoint: Checkpoint) -> NativeEngine:
 def test_against_float64() -> None:
     dense, other = random_checkpoint(0), random_checkpoint(1)
     told: list[tuple[int, int]] = []
-    own, found = compare(engine(dense), engine(other), SEQUENCES, lambda *each: told.append(each))
+    engines = {"other": engine(other), "itself": engine(dense)}
+    own, both = compare(engine(dense), engines, SEQUENCES, lambda *each: told.append(each))
+    found = both["other"]
+    assert both["itself"] == own
     logs = [
         np.concatenate([ReferenceLlama(each).logits(tokens[:-1].tolist()) for tokens in SEQUENCES])
         for each in (dense, other)
@@ -39,8 +42,8 @@ def test_against_float64() -> None:
 def test_an_engine_against_itself() -> None:
     """And slots are given back: many sequences fit into few."""
     dense = engine(random_checkpoint(0))
-    own, found = compare(dense, dense, np.tile(SEQUENCES, (5, 1)))
-    assert own == found
+    own, found = compare(dense, {"itself": dense}, np.tile(SEQUENCES, (5, 1)))
+    assert found == {"itself": own}
     assert dense.free_slots() == 64
 
 

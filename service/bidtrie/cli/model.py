@@ -167,6 +167,47 @@ def export(
         )
 
 
+@app.command()
+def report(
+    models: Annotated[list[str], typer.Argument(help="Folders that bidtrie compress wrote, best first.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.html", help="The page to write; the same goes to FILE.json.")
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="The model before compression: then quality and speed are measured, too."
+        ),
+    ] = None,
+    products: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="Held-out products to measure on, as bidtrie eval creative reads them."
+        ),
+    ] = None,
+    sequences: Annotated[
+        int, typer.Option(help="How many sequences of 256 tokens are measured at most.")
+    ] = 32,
+    as_json: Json = False,
+) -> None:
+    """Report on compressed models: formats, losses and predictions, layer by layer, as one HTML file.
+
+    With --reference and --products also perplexity, divergence, milliseconds and sample texts, side by side.
+
+    Example: bidtrie model report quality fast --reference smollm2-135m --products ads.csv --out report.html
+    """
+    from bidtrie.cli.report import measured_report
+    from bidtrie.compress.report import check_report, write_report
+
+    check_report(out)
+    found = measured_report(models, reference, products, sequences, quiet=as_json)
+    beside = write_report(found, out)
+    if as_json:
+        print(json.dumps({"html": str(out.resolve()), "json": str(beside.resolve())}))
+    else:
+        print(f"{out} ({out.stat().st_size / 1e6:.1f} MB), and the same as {beside}")
+
+
 def _print(checkpoint: Checkpoint, description: dict[str, Any]) -> None:
     console = Console()
     facts = Table(show_header=False, box=None)

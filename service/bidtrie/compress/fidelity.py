@@ -1,7 +1,7 @@
 """How near a compressed model's predictions are to the dense model's, through the native engine: as they are served."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,29 +31,46 @@ class Fidelity:
 
 
 def compare(
-    dense: Engine, other: Engine, sequences: NDArray[np.int64], progress: Progress | None = None
-) -> tuple[Fidelity, Fidelity]:
-    """The dense engine against itself (its own perplexity), and another one against it.
+    dense: Engine,
+    others: Mapping[str, Engine],
+    sequences: NDArray[np.int64],
+    progress: Progress | None = None,
+) -> tuple[Fidelity, dict[str, Fidelity]]:
+    """The dense engine against itself (for its own perplexity), and the others against it.
 
-    sequences: int64 [sequences, tokens], tokens at most what both engines take in one step.
+    sequences: int64 [sequences, tokens], tokens at most what all engines take in one step.
     """
-    nats = [0.0, 0.0]
-    divergence, same, count = 0.0, 0, 0
+    sums = {name: _Sums() for name in others}
+    own = _Sums()
     for done, tokens in enumerate(sequences):
         if progress is not None:
             progress(done, len(sequences))
-        logs = [_log_probabilities(engine, tokens) for engine in (dense, other)]
-        for i, each in enumerate(logs):
-            nats[i] -= float(each[np.arange(len(each)), tokens[1:]].sum(dtype=np.float64))
-        divergence += _divergence(*logs)
-        same += int((logs[0].argmax(axis=1) == logs[1].argmax(axis=1)).sum())
-        count += len(tokens) - 1
+        exact = _log_probabilities(dense, tokens)
+        own.add(tokens, exact, exact)
+        for name, engine in others.items():
+            sums[name].add(tokens, exact, _log_probabilities(engine, tokens))
     if progress is not None:
         progress(len(sequences), len(sequences))
-    return (
-        Fidelity(math.exp(nats[0] / count), 0.0, 1.0, count),
-        Fidelity(math.exp(nats[1] / count), max(divergence / count, 0.0), same / count, count),
-    )
+    return own.fidelity(), {name: each.fidelity() for name, each in sums.items()}
+
+
+@dataclass(slots=True)
+class _Sums:
+    nats: float = 0.0
+    divergence: float = 0.0
+    same: int = 0
+    tokens: int = 0
+
+    def add(self, tokens: NDArray[np.int64], exact: Float32, other: Float32) -> None:
+        self.nats -= float(other[np.arange(len(other)), tokens[1:]].sum(dtype=np.float64))
+        self.divergence += _divergence(exact, other)
+        self.same += int((exact.argmax(axis=1) == other.argmax(axis=1)).sum())
+        self.tokens += len(other)
+
+    def fidelity(self) -> Fidelity:
+        count = self.tokens
+        divergence = max(self.divergence / count, 0.0)
+        return Fidelity(math.exp(self.nats / count), divergence, self.same / count, count)
 
 
 def greedy(engine: Engine, prompt: list[int], count: int, stop: frozenset[int]) -> list[int]:

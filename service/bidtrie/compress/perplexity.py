@@ -1,35 +1,15 @@
 """How well a model predicts ad text."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bidtrie.compress.llama import Llama
-from bidtrie.evaluation.creative import LabelledProduct
-from bidtrie.models.tokenizer import Tokenizer
 
 #: Logits of a large vocabulary are a few hundred bytes each: so many tokens at a time.
 _BATCH_TOKENS = 1024
-
-
-def product_sequences(
-    products: Sequence[LabelledProduct], tokenizer: Tokenizer, length: int = 256
-) -> NDArray[np.int64]:
-    """Products as prose, one after the other, cut into sequences: int64 [sequences, length]; the rest is dropped.
-
-    A product is `COMPANY (INDUSTRY): DESCRIPTION`, and the text that was written for it on the next line.
-    """
-    tokens: list[int] = []
-    for each in products:
-        tokens += tokenizer.encode(
-            f"{each.company} ({each.industry}): {each.description}\n{each.reference}\n\n"
-        )
-    count = len(tokens) // length
-    return np.array(tokens[: count * length], np.int64).reshape(count, length)
 
 
 @torch.inference_mode()

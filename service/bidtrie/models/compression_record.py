@@ -35,6 +35,9 @@ class CompressionRecord:
     reference_name, reference_hash: name and content hash of the checkpoint that was compressed.
     linears: by module, for example `model.layers.0.self_attn.q_proj`; those that are absent are float32.
     bidtrie_version: what wrote it.
+    allocation: where formats were chosen under a budget: the budget, predicted losses of every choice, and how well a
+        sample of them was predicted (see `compress.budget.Analysis.record`); for people and reports, nothing computes
+        with it.
     """
 
     method: str
@@ -43,6 +46,7 @@ class CompressionRecord:
     reference_hash: str
     linears: Mapping[str, LinearRecord]
     bidtrie_version: str = __version__
+    allocation: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record for a JSON object."""
@@ -52,6 +56,7 @@ class CompressionRecord:
             "options": dict(self.options),
             "reference": {"name": self.reference_name, "content_hash": self.reference_hash},
             "linears": {name: asdict(linear) for name, linear in self.linears.items()},
+            **({} if self.allocation is None else {"allocation": dict(self.allocation)}),
         }
 
     @classmethod
@@ -66,6 +71,7 @@ class CompressionRecord:
             reference_hash=reference.text("content_hash"),
             linears={name: _linear(linears.section(name)) for name in linears.values},
             bidtrie_version=fields.text("bidtrie_version"),
+            allocation=fields.section("allocation").values if "allocation" in fields else None,
         )
 
 

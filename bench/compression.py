@@ -87,7 +87,9 @@ def _target(model: str, weights: str, catalog: str, pages: Sequence[Page]) -> Ta
         for page in [*pages[:3], *pages]:
             context = PageContext(title=page.context.title)
             prompt = render(context, tokenizer, settings.max_context_tokens)
-            bonus = loaded.retriever.scores(retrieval_text(context)) * np.float32(serving.ranker.retriever_weight)
+            bonus = loaded.retriever.scores(retrieval_text(context)) * np.float32(
+                serving.ranker.retriever_weight
+            )
             for ranker in _RANKERS:
                 job = search(
                     engine,

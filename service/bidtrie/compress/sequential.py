@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bidtrie.compress.calibrate import Step, second_moments, steps
 from bidtrie.compress.gptq import damped, proxy_loss, solve_linear
 from bidtrie.compress.llama import Llama
+from bidtrie.compress.memory import return_freed
 from bidtrie.compress.work_folder import WorkFolder
 from bidtrie.errors import InvalidInput
 from bidtrie.models.checkpoint import Checkpoint
@@ -104,6 +105,7 @@ def solve_model(
         for name in step.linears:
             if name in formats:
                 yield solve(name, inputs)
+        return_freed()
 
 
 class _Inputs:

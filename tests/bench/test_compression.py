@@ -1,7 +1,8 @@
 """What bench.compression makes of its figures."""
 
-from bench.compression import Targeted, front
 from bidtrie.evaluation.targeting import Tally
+
+from bench.compression import Targeted, front
 
 
 def test_front() -> None:

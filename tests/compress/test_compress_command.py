@@ -1,13 +1,14 @@
 """`bidtrie compress`, and `bidtrie model show` of what it made."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from bidtrie.cli.app import app
-from bidtrie.errors import InvalidInput, ModelError
+from bidtrie.errors import BidtrieError, InvalidInput, ModelError
 from bidtrie.models.checkpoint import GroupTensor
 from bidtrie.models.load import load_checkpoint
 from reference import tiny_models
@@ -176,13 +177,61 @@ def test_show(model: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_calibrated(model: Path, tmp_path: Path) -> None:
+    """The package's own text, in a few sequences; the record says what was done, and the same again gives the same."""
+    options = ("--method", "gptq", "--sequences", 40, "--sequence-tokens", 64, "--seed", 1)
+    first = run_json("compress", model, *options, "--out", tmp_path / "out")
+    assert first["method"] == "gptq"
+    assert (first["data"], first["sequences"], first["sequence_tokens"]) == (["package"], 40, 64)
+    artefact = load_checkpoint(tmp_path / "out")
+    assert artefact.compression is not None
+    assert artefact.compression.method == "gptq"
+    assert all(linear.proxy_loss is not None for linear in artefact.compression.linears.values())
+    again = run_json("compress", model, *options, "--out", tmp_path / "again")
+    assert again["content_hash"] == first["content_hash"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"], "no work is left behind"
+
+
+def test_calibrated_on_data_and_recovered(model: Path, tmp_path: Path) -> None:
+    ads = tmp_path / "ads.txt"
+    ads.write_text("\n".join(f"Kettles that boil in {i} seconds, in every colour." for i in range(200)))
+    summary = run_json(
+        *("compress", model, "--method", "gptq", "--format", "2:4", "--data", ads, "--sequences", 32),
+        *("--sequence-tokens", 64, "--recover-steps", 2, "--recover-rate", 0.01, "--out", tmp_path / "out"),
+    )
+    assert summary["data"] == ["ads.txt"]
+    assert summary["recover_steps"] == 2
+    assert len(summary["recover_losses"]) == 1
+    assert load_checkpoint(tmp_path / "out").compression is not None
+
+
+def test_flags_of_calibration(model: Path, tmp_path: Path) -> None:
+    for flags in (("--data", "ads.txt"), ("--recover-steps", 3)):
+        with pytest.raises(
+            InvalidInput, match=f"{flags[0]}: is given with --method rtn, expected --method gptq"
+        ):
+            run("compress", model, "--method", "rtn", *flags, "--out", tmp_path / "out")
+    (tmp_path / "ads.txt").write_text("One ad.")
+    with pytest.raises(InvalidInput, match="--data: holds"):
+        run("compress", model, "--method", "gptq", "--data", tmp_path / "ads.txt", "--out", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["ads.txt"]
+
+
+def test_without_torch_it_says_what_to_install(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bidtrie.compress.calibrated", None)
+    with pytest.raises(BidtrieError, match=r'--method gptq needs: pip install "bidtrie\[compress\]"'):
+        run("compress", model, "--method", "gptq", "--out", tmp_path / "out")
+
+
 def test_show_of_other_checkpoints_is_as_before(model: Path) -> None:
     assert run_json("model", "show", model)["compression"] is None
     assert "compressed by" not in run("model", "show", model)
 
 
 def test_help_has_an_example() -> None:
-    assert "Example: bidtrie compress smollm2-135m --method rtn" in " ".join(
+    assert "Example: bidtrie compress smollm2-135m --method gptq" in " ".join(
         run("compress", "--help").split()
     )
 

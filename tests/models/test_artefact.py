@@ -404,7 +404,7 @@ FAILURES: list[tuple[BaseException, type[BaseException]]] = [
 
 
 @pytest.mark.parametrize(("failure", "expected"), FAILURES, ids=repr)
-@pytest.mark.parametrize("step", ["save_file", "_write_tokenizer", "read_huggingface_checkpoint", "_sync"])
+@pytest.mark.parametrize("step", ["save_file", "write_tokenizer", "read_huggingface_checkpoint", "_sync"])
 def test_nothing_is_left_after_a_failure(
     llama: Checkpoint,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""`bidtrie model`: fetch models into the cache folder, and show what a checkpoint holds."""
+"""`bidtrie model`: fetch models into the cache folder, show what a checkpoint holds, and export artefacts."""
 
 import json
 import time
@@ -25,7 +25,7 @@ from bidtrie.models.fetch import fetch as fetch_model
 from bidtrie.models.known import KNOWN_MODELS, TUNED_MODELS
 from bidtrie.models.load import load_checkpoint
 
-app = typer.Typer(no_args_is_help=True, help="Fetch models and look into checkpoints.")
+app = typer.Typer(no_args_is_help=True, help="Fetch models, look into checkpoints, and export them.")
 
 #: Work that takes less needs no progress bar.
 _QUIET_S = 1.0
@@ -139,6 +139,73 @@ def show(
         print(json.dumps(description))
     else:
         _print(checkpoint, description)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A folder that bidtrie compress wrote, or its name.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write: new or empty.")],
+    as_json: Json = False,
+) -> None:
+    """Write a compressed model in the compressed-tensors format, which stock vLLM and transformers load.
+
+    It has int4 and int8 in groups of 32, 64 or 128 that divide the rows. Linears in another format are an error that
+    names them; embedding and head are written as float32.
+
+    Example: bidtrie model export smollm2-int4 --out smollm2-vllm
+    """
+    from bidtrie.compress.export_compressed_tensors import export_compressed_tensors
+
+    checkpoint = load_checkpoint(model)
+    export_compressed_tensors(checkpoint, out)
+    size = sum(each.stat().st_size for each in out.iterdir())
+    if as_json:
+        print(json.dumps({"path": str(out.resolve()), "size_bytes": size, "of": checkpoint.content_hash}))
+    else:
+        print(
+            f"{checkpoint.name} in the compressed-tensors format ({size / 1e6:.0f} MB) is at {out.resolve()}"
+        )
+
+
+@app.command()
+def report(
+    models: Annotated[list[str], typer.Argument(help="Folders that bidtrie compress wrote, best first.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.html", help="The page to write; the same goes to FILE.json.")
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="The model before compression: then quality and speed are measured, too."
+        ),
+    ] = None,
+    products: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="Held-out products to measure on, as bidtrie eval creative reads them."
+        ),
+    ] = None,
+    sequences: Annotated[
+        int, typer.Option(help="How many sequences of 256 tokens are measured at most.")
+    ] = 32,
+    as_json: Json = False,
+) -> None:
+    """Report on compressed models: formats, losses and predictions, layer by layer, as one HTML file.
+
+    With --reference and --products also perplexity, divergence, milliseconds and sample texts, side by side.
+
+    Example: bidtrie model report quality fast --reference smollm2-135m --products ads.csv --out report.html
+    """
+    from bidtrie.cli.report import measured_report
+    from bidtrie.compress.report import check_report, write_report
+
+    check_report(out)
+    found = measured_report(models, reference, products, sequences, quiet=as_json)
+    beside = write_report(found, out)
+    if as_json:
+        print(json.dumps({"html": str(out.resolve()), "json": str(beside.resolve())}))
+    else:
+        print(f"{out} ({out.stat().st_size / 1e6:.1f} MB), and the same as {beside}")
 
 
 def _print(checkpoint: Checkpoint, description: dict[str, Any]) -> None:

@@ -71,14 +71,19 @@ def write_compressed(
     linears: Sequence[CompressedLinear],
     method: str,
     options: Mapping[str, Any],
+    allocation: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """Write the artefact of a checkpoint and its compressed linears, with the record of how they came about."""
+    """Write the artefact of a checkpoint and its compressed linears, with the record of how they came about.
+
+    allocation: see CompressionRecord.
+    """
     record = CompressionRecord(
         method=method,
         options=options,
         reference_name=checkpoint.name,
         reference_hash=checkpoint.content_hash,
         linears={linear.name: linear.record for linear in linears},
+        allocation=allocation,
     )
     return write_artefact(out, checkpoint, {linear.name: linear.tensor for linear in linears}, record)
 

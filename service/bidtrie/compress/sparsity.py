@@ -1,5 +1,7 @@
 """Which weights of every four columns are kept, and how their places are written."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,3 +29,11 @@ def pack_positions(positions: NDArray[np.intp]) -> NDArray[np.uint8]:
     by_byte = positions.astype(np.uint8).reshape(len(positions), -1, 4)
     packed: NDArray[np.uint8] = np.bitwise_or.reduce(by_byte << POSITION_SHIFTS, axis=2)
     return packed
+
+
+def likely_mask(weight: NDArray[Any], importance: NDArray[Any], pattern: str) -> NDArray[np.bool_]:
+    """bool [rows, cols]: what each four would keep if columns, of `importance` [cols], did not depend on each other."""
+    kept = np.zeros((len(weight), weight.shape[1] // 4, 4), np.bool_)
+    places = largest_of_four((weight * weight * importance).astype(np.float32), pattern)
+    np.put_along_axis(kept, places, True, axis=2)
+    return kept.reshape(weight.shape)

@@ -63,7 +63,7 @@ def read_record(folder: ModelFolder, formats: Mapping[str, GroupFormat]) -> Comp
     """compression.json, once every other file has been read: their hashes and formats must be those that it names."""
     hashes = folder.sha256()
     fields = Fields(str(folder.path / RECORD), folder.json(RECORD))
-    fields.expect_only("bidtrie_version", "method", "options", "reference", "linears", "files")
+    fields.expect_only("bidtrie_version", "method", "options", "reference", "linears", "files", "allocation")
     files = fields.section("files")
     for name in files.values:
         if name not in hashes:

@@ -4,7 +4,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -65,22 +66,32 @@ def _write(
     out: Path, checkpoint: Checkpoint, linears: Mapping[str, GroupTensor], record: CompressionRecord | None
 ) -> Checkpoint:
     check_writable(checkpoint, out)
+    with whole_folder(out) as fresh:
+        _write_files(fresh, checkpoint, linears, record)
+        artefact = read_huggingface_checkpoint(fresh, out.resolve().name)
+        _check_same(artefact, checkpoint)
+    return artefact
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to write files to, which becomes `out` at the end, synced to the disk.
+
+    Raises ModelError where it cannot be written; after any failure or interrupt, nothing is left.
+    """
     target = out.resolve()
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         try:
             fresh.mkdir()
-            _write_files(fresh, checkpoint, linears, record)
-            artefact = read_huggingface_checkpoint(fresh, target.name)
-            _check_same(artefact, checkpoint)
-            for path in [*fresh.iterdir(), fresh]:
+            yield fresh
+            for path in [*fresh.rglob("*"), fresh]:
                 _sync(path)
             fresh.rename(target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except (OSError, SafetensorError, UnicodeEncodeError) as error:
         raise ModelError(f"{out}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
-    return artefact
 
 
 def _write_files(
@@ -101,7 +112,7 @@ def _write_files(
     save_file(_arrays(checkpoint, linears), folder / WEIGHTS, metadata={"format": "pt"})
     # safetensors may keep its file to its owner; a service often runs as another user.
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
-    _write_tokenizer(folder, checkpoint.tokenizer)
+    write_tokenizer(folder, checkpoint.tokenizer)
     if record is None:
         return
     hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
@@ -120,7 +131,7 @@ def _arrays(checkpoint: Checkpoint, linears: Mapping[str, GroupTensor]) -> dict[
     return arrays
 
 
-def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     """What `read_tokenizer` makes an equal tokenizer of, and transformers one of the same ids."""
     source = str(folder / TOKENIZER)
     (folder / TOKENIZER).write_text(tokenizer.definition, encoding="utf-8")

@@ -83,6 +83,7 @@ def _describe_compression(checkpoint: Checkpoint) -> dict[str, Any] | None:
                 "bits_per_weight": round(tensor.bits_per_weight, 3),
                 "size_bytes": tensor.nbytes,
                 "relative_error": record.linears[name].relative_error if name in record.linears else 0.0,
+                "proxy_loss": record.linears[name].proxy_loss if name in record.linears else None,
             }
             for name, tensor in linears.items()
         ],

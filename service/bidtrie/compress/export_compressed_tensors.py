@@ -1,4 +1,4 @@
-"""An artefact in the `compressed-tensors` format "pack-quantized", which stock vLLM and transformers load.
+"""An artefact in the `compressed-tensors` format "pack-quantized", which stock vLLM and transformers read.
 
 Format: https://github.com/vllm-project/compressed-tensors. It has symmetric integer codes of 4 or 8 bits with a scale a
 group: weight = scale * code. So `int4` and `int8` can be said in it, exactly; a minimum (a float, where the format has
@@ -24,7 +24,7 @@ from bidtrie.models.huggingface import WEIGHTS
 from bidtrie.models.huggingface_config import CONFIG
 from bidtrie.models.layout import is_head, linear_shapes
 
-#: Group sizes for which vLLM has kernels on every platform.
+#: Group sizes that vLLM's kernels take.
 GROUP_SIZES = (32, 64, 128)
 #: Linears that vLLM computes as one: their formats must be the same.
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))

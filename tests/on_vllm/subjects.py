@@ -46,7 +46,7 @@ def workers(name: str, weights: str = "auto") -> Any:
     path, checkpoint = folder(name)
     return Workers(
         path,
-        context_length=checkpoint.config.context_length,
+        checkpoint,
         max_nodes=256,
         threads=1,
         dequantize=weights == "float32",

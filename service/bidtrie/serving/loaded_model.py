@@ -70,14 +70,12 @@ def _on_vllm(settings: Settings) -> LoadedModel:
     checkpoint = load_checkpoint(settings.model)
 
     from bidtrie.engine.vllm.engine import VllmEngine
-    from bidtrie.engine.vllm.shard import check_shards
     from bidtrie.engine.vllm.workers import Workers
 
-    check_shards(checkpoint.tensors, settings.tensor_parallel)
     threads = settings.threads or usable_cores()
     workers = Workers(
         path,
-        context_length=checkpoint.config.context_length,
+        checkpoint,
         max_nodes=settings.max_step_nodes,
         threads=threads,
         tensor_parallel=settings.tensor_parallel,

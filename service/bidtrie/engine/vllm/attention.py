@@ -35,8 +35,9 @@ class TreeAttention:
         self._scale = float(layer.impl.scale)
         self._step = step
         shape = (slots, self._kv_heads, self._size)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        # No slot is read before it has been written; what is never written takes no memory of the CPU's.
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
 
     def __call__(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: object, **__: object

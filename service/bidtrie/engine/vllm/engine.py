@@ -12,7 +12,7 @@ from bidtrie.engine.base import Engine, EngineSpec
 from bidtrie.engine.tree_batch import StepOutput, TreeBatch
 from bidtrie.engine.vllm.step_input import StepInput
 from bidtrie.engine.vllm.workers import Workers
-from bidtrie.errors import EngineError
+from bidtrie.errors import EngineError, EngineLost
 
 if TYPE_CHECKING:
     from bidtrie.models.checkpoint import Checkpoint
@@ -50,7 +50,7 @@ class VllmEngine(Engine):
         self._workers = workers
         #: What computes: "cpu-avx2", "cuda-NVIDIA-H100".
         self.device = workers.prepare(slots)
-        self._failure: EngineError | None = None
+        self._failure: EngineLost | None = None
         computed_as = f"{checkpoint.content_hash} vllm {used} {workers.dtype}"
         self.spec = EngineSpec(
             name="vllm",
@@ -65,7 +65,7 @@ class VllmEngine(Engine):
     @property
     def _nodes(self) -> KvTree:
         if self._failure is not None:
-            raise EngineError(str(self._failure)) from self._failure
+            raise EngineLost(str(self._failure)) from self._failure
         if self._tree is None:
             raise EngineError("the engine has been shut down")
         return self._tree
@@ -114,7 +114,7 @@ class VllmEngine(Engine):
             return StepOutput(nodes, offsets, np.empty(0, np.float32), np.empty(0, np.float32))
         try:
             logits, sums = self._workers.step(step)
-        except EngineError as error:
+        except EngineLost as error:
             # Its nodes have been placed but not computed: nothing that follows could be right.
             self._failure = error
             raise

@@ -2,13 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from bidtrie.engine.tree_batch import Float32
+from bidtrie.engine.vllm.shard import check_shards
 from bidtrie.engine.vllm.step_input import StepInput
-from bidtrie.errors import EngineError, ModelError
+from bidtrie.errors import EngineError, EngineLost, ModelError
+
+if TYPE_CHECKING:
+    from bidtrie.models.checkpoint import Checkpoint
 
 #: What runs the processes of a model that is spread over several GPUs: of this machine, or of a Ray cluster.
 Launcher = Literal["mp", "ray"]
@@ -26,22 +30,30 @@ class Workers:
     def __init__(
         self,
         folder: Path,
+        checkpoint: "Checkpoint",
         *,
-        context_length: int,
         max_nodes: int,
         threads: int,
         tensor_parallel: int = 1,
         launcher: Launcher = "mp",
         dequantize: bool = False,
     ) -> None:
-        """`threads` are each worker's on the CPU. Raises ModelError where vLLM cannot load the model, naming why."""
+        """`checkpoint` is what `folder` holds; `threads` are each worker's on the CPU.
+
+        Raises ModelError where the model cannot be spread over the GPUs, or vLLM cannot load it, naming why.
+        """
+        check_shards(checkpoint.tensors, tensor_parallel)
+        # Two teams of threads that wait for each other by spinning need ten times as long: on the CPU either ours
+        # computes products, of codes, or PyTorch's does.
+        coded = checkpoint.compression is not None and not dequantize
+        torch_threads, self._threads = (1, threads) if coded else (threads, 1)
         # vLLM's lines go where the service's go, and it phones nobody.
         os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         # The kernels have threads of their own, which may not all be bound to one core.
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         # Workers that are processes of their own read it as they start; this process has started long ago.
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ["OMP_NUM_THREADS"] = str(torch_threads)
 
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
@@ -52,18 +64,17 @@ class Workers:
         from bidtrie.engine.vllm.quantization import DEQUANTIZE
 
         plugin.register()
-        self._threads = threads
         on_cpu = current_platform.is_cpu()
-        if on_cpu and tensor_parallel == 1:
-            torch.set_num_threads(threads)
+        if on_cpu and tensor_parallel == 1 and torch.get_num_threads() != torch_threads:
+            torch.set_num_threads(torch_threads)
         try:
             config = EngineArgs(
                 model=str(folder),
                 skip_tokenizer_init=True,
                 # The CPU's kernels take float32.
                 dtype="float32" if on_cpu else "auto",
-                max_model_len=context_length,
-                max_num_batched_tokens=max(max_nodes, context_length),
+                max_model_len=checkpoint.config.context_length,
+                max_num_batched_tokens=max(max_nodes, checkpoint.config.context_length),
                 max_num_seqs=1,
                 # Trees have every shape there is: nothing could be compiled or captured ahead.
                 enforce_eager=True,
@@ -91,12 +102,12 @@ class Workers:
         return devices[0]
 
     def step(self, step: StepInput) -> tuple[Float32, Float32]:
-        """The wanted logits and log-sum-exps. Raises EngineError if a worker has failed or died."""
+        """The wanted logits and log-sum-exps. Raises EngineLost if a worker has failed or died."""
         answers: list[tuple[Float32, Float32] | None] = self._call("bidtrie_step", step)
         for answer in answers:
             if answer is not None:
                 return answer
-        raise EngineError("no worker of vLLM answered")
+        raise EngineLost("no worker of vLLM answered")
 
     def shutdown(self) -> None:
         """End the workers. May be called again."""
@@ -110,7 +121,7 @@ class Workers:
         try:
             return self._executor.collective_rpc(method, timeout=_STEP_TIMEOUT_S, args=arguments)
         except Exception as error:
-            raise EngineError(f"a worker of vLLM failed: {_reason(error)}") from error
+            raise EngineLost(f"a worker of vLLM failed: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

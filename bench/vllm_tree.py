@@ -4,7 +4,8 @@ Ours is the service on its vLLM engine with the 4-bit artefact, default search, 
 has the same weights, dequantized, in bfloat16, in a process of its own with prefix caching: targeting by structured
 output (`choice` of all path texts), a headline by plain decoding of the same prompt and as many tokens as ours has.
 
-Run it where vLLM is installed (`make bench-vllm` does): python -m bench.vllm_tree [--json FILE] [--titles 10]
+Run it where vLLM is installed (`make bench-vllm` does):
+python -m bench.vllm_tree [--json FILE] [--titles 10] [--threads 2]
 """
 
 import json
@@ -32,13 +33,12 @@ from bidtrie.v1 import creative_pb2
 from bench.measure import latency, machine, report, targeting_options
 from bench.peers.process import Worker
 
-_THREADS = 2
 _CONTEXT_TOKENS = 128
 _SLOT = Slot("headline", SlotType.HEADLINE, 70)
 
 
 def main() -> None:
-    options = targeting_options(__doc__, titles=10)
+    options = targeting_options(__doc__, titles=10, threads=2)
     name = "bidtrie-135m" if options.model == "smollm2-135m" else options.model
     checkpoint, catalog = load_checkpoint(name), load_catalog(options.catalog)
     tokenizer = checkpoint.tokenizer
@@ -53,9 +53,9 @@ def main() -> None:
         write_checkpoint(folder / "plain", checkpoint)
         task = folder / "task.json"
         _write_task(task, folder / "plain", texts, terminator(tokenizer), prompts[0])
-        stock = Worker(Path(sys.executable), "vllm_targeting", task, "bfloat16", _THREADS)
+        stock = Worker(Path(sys.executable), "vllm_targeting", task, "bfloat16", options.threads)
         stack.callback(stock.close)
-        arguments = ["--engine", "vllm", "--threads", str(_THREADS), "--max-step-ms", "500"]
+        arguments = ["--engine", "vllm", "--threads", str(options.threads), "--max-step-ms", "500"]
         arguments += ["--cache-bytes", "0", "--creative-cache-bytes", "0"]
         ports = stack.enter_context(own_server(name, [options.catalog], arguments))
         client = stack.enter_context(Client(f"127.0.0.1:{ports.grpc}"))
@@ -87,7 +87,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "model": name,
         "titles": len(contexts),
-        "threads": _THREADS,
+        "threads": options.threads,
         "stock": about["version"],
         "stock_dtype": about["dtype"],
         **{key: value for each, values in times.items() for key, value in latency(each, values).items()},

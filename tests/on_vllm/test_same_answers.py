@@ -21,7 +21,7 @@ TOLERANCE = 2e-2
 LARGEST = 0.1
 OPTIONS = ["--cache-bytes", "0", "--creative-cache-bytes", "0", "--max-step-ms", "900", "--search", "exact"]
 #: No drafts: each engine decodes plainly.
-OPTIONS += ["--draft-nodes", "0", "--threads", "2"]
+OPTIONS += ["--draft-nodes", "0", "--threads", "1", "--max-budget-ms", "600000"]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def answers(home: Path, engine: str, *options: str) -> tuple[list[Any], list[Any
         own_server("bidtrie-135m", ["iab-content"], [*OPTIONS, "--engine", engine, *options]) as ports,
         Client(f"127.0.0.1:{ports.grpc}") as client,
     ):
-        rankings = [client.target(title=title, top_k=5, ranker="llm", timeout_ms=60_000) for title in titles]
+        rankings = [client.target(title=title, top_k=5, ranker="llm", timeout_ms=600_000) for title in titles]
         texts = [
             client.generate(
-                product=creative_pb2.Product(company="Kettle", description=title), timeout_ms=60_000
+                product=creative_pb2.Product(company="Kettle", description=title), timeout_ms=600_000
             )
             for title in titles
         ]

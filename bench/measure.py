@@ -13,14 +13,19 @@ import numpy as np
 STAND_IN = Path(__file__).parent / "data" / "pages.tsv"
 
 
-def targeting_options(description: str | None, titles: int) -> argparse.Namespace:
-    """The flags of the targeting benchmarks; `titles` is the default number of pages."""
+def targeting_options(description: str | None, titles: int, threads: int | None = None) -> argparse.Namespace:
+    """The flags of the targeting benchmarks; `titles` is the default number of pages.
+
+    `threads`: the default of a flag `--threads`, which both sides get; None: there is no such flag.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0] if description else None)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--pages", type=Path, default=STAND_IN, help="labelled pages")
     parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")
     parser.add_argument("--model", default="smollm2-135m", help="name or path of a Llama checkpoint")
     parser.add_argument("--titles", type=int, default=titles, help="how many pages")
+    if threads is not None:
+        parser.add_argument("--threads", type=int, default=threads, help="threads of each engine")
     return parser.parse_args()
 
 

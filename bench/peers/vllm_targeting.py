@@ -77,6 +77,10 @@ class VllmTargeting(Measured):
     def greedy(self, text: Sequence[int], count: int) -> tuple[list[int], list[float]]:
         return self._complete(text, self._options)
 
+    def plain(self, text: Sequence[int], count: int) -> tuple[list[int], list[float]]:
+        options = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True, detokenize=False)
+        return self._complete(text, options)
+
 
 if __name__ == "__main__":
     main(VllmTargeting)

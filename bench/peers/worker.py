@@ -29,6 +29,10 @@ class Measured(ABC):
     def greedy(self, text: Sequence[int], count: int) -> tuple[list[int], list[float]]:
         """`count` tokens that follow the text, and the time of each but the first, which belongs to the prefill."""
 
+    def plain(self, text: Sequence[int], count: int) -> tuple[list[int], list[float]]:
+        """As `greedy`, by an engine whose `greedy` is constrained, without the constraint."""
+        raise NotImplementedError("knows no constraint")
+
     def extend(self, text: Sequence[int], more: Sequence[int], repeats: int) -> list[float]:
         """Times of `more` in one pass on the cached text, one greedy choice; what it computed is dropped after each."""
         raise NotImplementedError("measures decoding only")
@@ -56,6 +60,9 @@ def _answer(engine: Measured, command: dict[str, Any]) -> dict[str, Any]:
             return engine.about()
         case "greedy":
             tokens, ms = engine.greedy(text, command["count"])
+            return {"tokens": tokens, "ms": ms}
+        case "plain":
+            tokens, ms = engine.plain(text, command["count"])
             return {"tokens": tokens, "ms": ms}
         case "extend":
             return {"ms": engine.extend(text, command["more"], command["repeats"])}

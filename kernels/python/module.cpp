@@ -17,7 +17,11 @@
 #include "bidtrie/error.h"
 #include "engine.h"
 #include "instruction_set.h"
+#include "kv_tree.h"
 #include "measure.h"
+#include "products.h"
+#include "thread_team.h"
+#include "tree_attention.h"
 
 namespace nb = nanobind;
 
@@ -29,6 +33,7 @@ template <class T>
 using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Int32 = Vector<std::int32_t>;
 using FloatRows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using FloatHeads = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 template <class T>
 std::span<const T> span(const Vector<T>& array) {
@@ -160,13 +165,30 @@ class PackedMatrix {
     return owned(std::move(out), {matrix_.rows(), matrix_.cols()});
   }
 
-  nb::object linear(const FloatRows& x, const std::string& instruction_set) const {
+  nb::object linear(const FloatRows& x, const std::string& instruction_set, bidtrie::ThreadTeam* team) const {
     const bidtrie::Kernels& kernels = bidtrie::kernels_for(instruction_set);
-    const bidtrie::ActivationRows inputs = inputs_of(x, kernels);
+    expect_columns(x);
     const std::size_t nodes = x.shape(0), rows = matrix_.rows();
-    auto out = std::make_unique<float[]>(nodes * rows);
-    kernels.linear(matrix_.view(), 0, rows, inputs.view(), nodes, out.get(), rows, nullptr, false);
+    auto out = std::make_unique_for_overwrite<float[]>(std::max<std::size_t>(nodes * rows, 1));
+    {
+      const nb::gil_scoped_release unlocked;
+      bidtrie::ThreadTeam alone(1);
+      bidtrie::linear(kernels, team != nullptr ? *team : alone, matrix_, x.data(), nodes, out.get());
+    }
     return owned(std::move(out), {nodes, rows});
+  }
+
+  nb::object candidates(const FloatRows& x, const Int32& offsets, const Int32& ids,
+                        bidtrie::ThreadTeam* team) const {
+    expect_columns(x);
+    auto out = std::make_unique_for_overwrite<float[]>(std::max<std::size_t>(ids.size(), 1));
+    {
+      const nb::gil_scoped_release unlocked;
+      bidtrie::ThreadTeam alone(1);
+      bidtrie::candidates(bidtrie::kernels_for(""), team != nullptr ? *team : alone, matrix_, x.data(),
+                          x.shape(0), span(offsets), span(ids), out.get());
+    }
+    return owned(std::move(out), {ids.size()});
   }
 
   nb::object rows(const FloatRows& x, const Int32& ids, const std::string& instruction_set) const {
@@ -188,10 +210,14 @@ class PackedMatrix {
   std::size_t bytes() const { return matrix_.bytes(); }
 
  private:
-  bidtrie::ActivationRows inputs_of(const FloatRows& x, const bidtrie::Kernels& kernels) const {
+  void expect_columns(const FloatRows& x) const {
     if (x.shape(1) != matrix_.cols()) {
       throw bidtrie::EngineError(message("x: ", x.shape(1), " columns, expected ", matrix_.cols()));
     }
+  }
+
+  bidtrie::ActivationRows inputs_of(const FloatRows& x, const bidtrie::Kernels& kernels) const {
+    expect_columns(x);
     bidtrie::ActivationRows inputs(x.shape(0), matrix_.cols());
     for (std::size_t n = 0; n < x.shape(0); ++n) {
       std::copy_n(x.data() + n * matrix_.cols(), matrix_.cols(), inputs.values(n));
@@ -251,10 +277,10 @@ std::unique_ptr<bidtrie::Engine> make_engine(nb::handle config, const nb::dict& 
       bidtrie::EngineOptions{threads, slots, max_nodes, dequantize, half_kv, instruction_set});
 }
 
-nb::tuple step(bidtrie::Engine& engine, const Int32& tokens, const Int32& sequence, const Int32& parent,
-               const Int32& logits_for, const std::optional<Int32>& candidate_offsets,
-               const std::optional<Int32>& candidate_ids,
-               const std::optional<Vector<std::uint8_t>>& logsumexp) {
+bidtrie::TreeBatch batch_of(const Int32& tokens, const Int32& sequence, const Int32& parent,
+                            const Int32& logits_for, const std::optional<Int32>& candidate_offsets,
+                            const std::optional<Int32>& candidate_ids,
+                            const std::optional<Vector<std::uint8_t>>& logsumexp) {
   bidtrie::TreeBatch batch{span(tokens), span(sequence), span(parent), span(logits_for), {}, {}, {}};
   if (candidate_offsets && candidate_ids) {
     if (candidate_offsets->size() == 0) throw bidtrie::EngineError("candidates: no offsets");
@@ -267,6 +293,53 @@ nb::tuple step(bidtrie::Engine& engine, const Int32& tokens, const Int32& sequen
     }
     batch.logsumexp = span(*logsumexp);
   }
+  return batch;
+}
+
+nb::tuple plan(bidtrie::KvTree& tree, const Int32& tokens, const Int32& sequence, const Int32& parent,
+               const Int32& logits_for, const std::optional<Int32>& candidate_offsets,
+               const std::optional<Int32>& candidate_ids,
+               const std::optional<Vector<std::uint8_t>>& logsumexp) {
+  const bidtrie::TreeBatch batch =
+      batch_of(tokens, sequence, parent, logits_for, candidate_offsets, candidate_ids, logsumexp);
+  tree.check(batch);
+  const bidtrie::StepPlan plan = tree.step(batch);
+  const bidtrie::FlatPlan flat = bidtrie::flatten(plan, batch.sequence);
+  return nb::make_tuple(copied(plan.handles), copied(plan.slots), copied(plan.positions), copied(flat.group),
+                        copied(flat.prefix_offsets), copied(flat.prefix_slots), copied(flat.path_offsets),
+                        copied(flat.path_slots));
+}
+
+nb::object tree_attention(const FloatHeads& queries, const FloatHeads& keys, const FloatHeads& values,
+                          const Int32& group, const Int32& prefix_offsets, const Int32& prefix_slots,
+                          const Int32& path_offsets, const Int32& path_slots, float scale,
+                          bidtrie::ThreadTeam& team) {
+  const std::size_t nodes = queries.shape(0), heads = queries.shape(1), size = queries.shape(2);
+  if (keys.shape(2) != size || values.shape(0) != keys.shape(0) || values.shape(1) != keys.shape(1) ||
+      values.shape(2) != size) {
+    throw bidtrie::EngineError("keys, values: expected [slots, kv_heads, head_dim], the queries' head_dim");
+  }
+  if (group.size() != nodes) {
+    throw bidtrie::EngineError(message("group: ", group.size(), " entries, expected ", nodes));
+  }
+  auto out = std::make_unique_for_overwrite<float[]>(std::max<std::size_t>(nodes * heads * size, 1));
+  {
+    const nb::gil_scoped_release unlocked;
+    bidtrie::tree_attention(
+        bidtrie::kernels_for(""), team,
+        {queries.data(), keys.data(), values.data(), heads, keys.shape(1), size, keys.shape(0)},
+        {span(group), span(prefix_offsets), span(prefix_slots), span(path_offsets), span(path_slots)}, scale,
+        out.get());
+  }
+  return owned(std::move(out), {nodes, heads, size});
+}
+
+nb::tuple step(bidtrie::Engine& engine, const Int32& tokens, const Int32& sequence, const Int32& parent,
+               const Int32& logits_for, const std::optional<Int32>& candidate_offsets,
+               const std::optional<Int32>& candidate_ids,
+               const std::optional<Vector<std::uint8_t>>& logsumexp) {
+  const bidtrie::TreeBatch batch =
+      batch_of(tokens, sequence, parent, logits_for, candidate_offsets, candidate_ids, logsumexp);
   bidtrie::StepOutput output;
   {
     const nb::gil_scoped_release unlocked;
@@ -301,11 +374,23 @@ NB_MODULE(_native, m) {
   m.def("instruction_sets", &bidtrie::instruction_sets,
         "Instruction sets that this CPU can run, best first.");
 
+  nb::class_<bidtrie::ThreadTeam>(m, "ThreadTeam", "Threads that share the work of one call.")
+      .def(nb::new_([](int threads) {
+             if (threads < 1 || threads > 1024) {
+               throw bidtrie::EngineError(message("threads: ", threads, ", expected 1 to 1024"));
+             }
+             return std::make_unique<bidtrie::ThreadTeam>(threads);
+           }),
+           nb::arg("threads"), "The calling one included.")
+      .def_prop_ro("size", &bidtrie::ThreadTeam::size);
   nb::class_<PackedMatrix>(m, "PackedMatrix", "A weight matrix as the engine packs it, and its products.")
       .def(nb::init<nb::handle>(), nb::arg("tensor"), "Of a Tensor or GroupTensor of two dimensions.")
       .def("unpack", &PackedMatrix::unpack, "float32 [rows, cols], exactly what the format means.")
       .def("linear", &PackedMatrix::linear, nb::arg("x").noconvert(), nb::arg("instruction_set") = "",
-           "x float32 [nodes, cols] -> float32 [nodes, rows].")
+           nb::arg("team").none() = nb::none(), "x float32 [nodes, cols] -> float32 [nodes, rows].")
+      .def("candidates", &PackedMatrix::candidates, nb::arg("x").noconvert(), nb::arg("offsets").noconvert(),
+           nb::arg("ids").noconvert(), nb::arg("team").none() = nb::none(),
+           "Of node n the columns ids[offsets[n]:offsets[n + 1]] of `linear`, one after the other.")
       .def("rows", &PackedMatrix::rows, nb::arg("x").noconvert(), nb::arg("ids").noconvert(),
            nb::arg("instruction_set") = "", "The columns `ids` of `linear`, without computing the others.")
       .def_prop_ro("bytes", &PackedMatrix::bytes, "What the packed matrix takes.");
@@ -343,6 +428,37 @@ NB_MODULE(_native, m) {
           },
           nb::arg("nodes"), nb::arg("threads"), nb::arg("passes"), nb::arg("instruction_set") = "",
           nb::call_guard<nb::gil_scoped_release>(), "Seconds of each pass.");
+
+  m.def("tree_attention", &tree_attention, nb::arg("queries").noconvert(), nb::arg("keys").noconvert(),
+        nb::arg("values").noconvert(), nb::arg("group").noconvert(), nb::arg("prefix_offsets").noconvert(),
+        nb::arg("prefix_slots").noconvert(), nb::arg("path_offsets").noconvert(),
+        nb::arg("path_slots").noconvert(), nb::arg("scale"), nb::arg("team"),
+        "float32 [nodes, heads, head_dim]: each node sees its group's prefix, then its path.");
+
+  using bidtrie::KvTree;
+  nb::class_<KvTree>(m, "KvTree", "Who owns which KV slot, for engines that compute elsewhere.")
+      .def(nb::init<std::size_t, std::size_t, std::size_t, std::size_t>(), nb::arg("vocab_size"),
+           nb::arg("context_length"), nb::arg("slots"), nb::arg("max_nodes"))
+      .def("open", &KvTree::open, nb::arg("share").none(), nb::arg("length").none())
+      .def("close", &KvTree::close, nb::arg("sequence"))
+      .def("length", &KvTree::length, nb::arg("sequence"))
+      .def("free_slots", &KvTree::free_slots)
+      .def("step", &plan, nb::arg("tokens").noconvert(), nb::arg("sequence").noconvert(),
+           nb::arg("parent").noconvert(), nb::arg("logits_for").noconvert(),
+           nb::arg("candidate_offsets").noconvert().none(), nb::arg("candidate_ids").noconvert().none(),
+           nb::arg("logsumexp").noconvert().none(),
+           "Check and place a batch: handles, slots, positions, group, prefix_offsets, prefix_slots, "
+           "path_offsets, path_slots.")
+      .def(
+          "commit",
+          [](KvTree& tree, std::int32_t sequence, const Int32& nodes) { tree.commit(sequence, span(nodes)); },
+          nb::arg("sequence"), nb::arg("nodes").noconvert())
+      .def(
+          "keep", [](KvTree& tree, const Int32& nodes) { tree.keep(span(nodes)); },
+          nb::arg("nodes").noconvert())
+      .def(
+          "release", [](KvTree& tree, const Int32& nodes) { tree.release(span(nodes)); },
+          nb::arg("nodes").noconvert());
 
   using Engine = bidtrie::Engine;
   nb::class_<Engine>(m, "Engine")

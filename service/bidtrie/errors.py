@@ -58,3 +58,7 @@ class Overloaded(BidtrieError):
 
 class NotReady(BidtrieError):
     """The service is loading, draining or stopped."""
+
+
+class EngineLost(EngineError, NotReady):
+    """What the engine computed with has failed or died; only a restart helps. Clients are told to go elsewhere."""

@@ -41,6 +41,16 @@ class Settings(BaseModel):
     http_port: int = Field(
         8080, ge=0, le=65535, description="Port of /metrics and /health; 0 picks a free one."
     )
+    engine: Literal["native", "vllm"] = Field(
+        "native",
+        description="What computes the model: the embedded CPU engine, or vLLM (the extra bidtrie[vllm]).",
+    )
+    tensor_parallel: int = Field(
+        1, ge=1, le=1024, description="GPUs that the model is spread over, engine vllm."
+    )
+    tensor_parallel_launcher: Literal["mp", "ray"] = Field(
+        "mp", description="What runs a process for each of them: this machine, or a Ray cluster."
+    )
     threads: int | None = Field(None, ge=1, le=256, description="Engine threads; unset: one per usable core.")
     weights: Literal["auto", "float32"] = Field(
         "auto", description="auto: as the checkpoint stores them; float32: dequantized at load."

@@ -6,6 +6,7 @@ from bidtrie.cache.redis_address import RedisAddress
 from bidtrie.drafts.approved import read_approved
 from bidtrie.models.load import load_checkpoint
 from bidtrie.models.names import model_path
+from bidtrie.serving.loaded_model import check_engine
 from bidtrie.serving.runtime import catalog_names
 from bidtrie.settings import Settings
 from bidtrie.trie.store import catalog_folder, describe_catalog
@@ -16,6 +17,7 @@ def check_start(settings: Settings) -> None:
 
     The contents of files are read when they are loaded, while the server refuses calls already.
     """
+    check_engine(settings)
     for name in (settings.model, *settings.levels):
         _check_model(name)
     for name in catalog_names(settings):

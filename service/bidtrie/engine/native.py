@@ -1,23 +1,19 @@
 """The embedded CPU engine: kernels/cpu, one call a step, the GIL released meanwhile."""
 
 import hashlib
-import os
-from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bidtrie import _native
+from bidtrie.engine.arguments import handles, int32, main_format, size, usable_cores, vector
 from bidtrie.engine.base import Engine, EngineSpec
 from bidtrie.engine.tree_batch import StepOutput, TreeBatch
 from bidtrie.errors import EngineError
 
 if TYPE_CHECKING:
     from bidtrie.models.checkpoint import Checkpoint
-
-_INT32 = np.iinfo(np.int32)
 
 
 class NativeEngine(Engine):
@@ -51,16 +47,16 @@ class NativeEngine(Engine):
         if kv not in ("auto", "float16", "float32"):
             raise EngineError(f'kv: "{kv}", expected auto, float16 or float32')
         config = checkpoint.config
-        used = "float32" if weights == "float32" else _main_format(checkpoint)
+        used = "float32" if weights == "float32" else main_format(checkpoint)
         if kv == "auto":
             kv = "float32" if used == "float32" else "float16"
-        self.threads = _usable_cores() if threads is None else _int32("threads", threads)
+        self.threads = usable_cores() if threads is None else int32("threads", threads)
         self._engine = _native.Engine(
             config,
             dict(checkpoint.tensors),
             threads=self.threads,
-            slots=_size("slots", slots),
-            max_nodes=_size("max_nodes", max_nodes),
+            slots=size("slots", slots),
+            max_nodes=size("max_nodes", max_nodes),
             dequantize=weights == "float32",
             half_kv=kv == "float16",
             instruction_set=instruction_set or "",
@@ -80,40 +76,40 @@ class NativeEngine(Engine):
 
     def open(self, share: int | None = None, length: int | None = None) -> int:
         sequence: int = self._engine.open(
-            None if share is None else _int32("sequence", share),
-            None if length is None else _int32("length", length),
+            None if share is None else int32("sequence", share),
+            None if length is None else int32("length", length),
         )
         return sequence
 
     def close(self, sequence: int) -> None:
-        self._engine.close(_int32("sequence", sequence))
+        self._engine.close(int32("sequence", sequence))
 
     def length(self, sequence: int) -> int:
-        length: int = self._engine.length(_int32("sequence", sequence))
+        length: int = self._engine.length(int32("sequence", sequence))
         return length
 
     def step(self, batch: TreeBatch) -> StepOutput:
         candidates = batch.candidates
         logsumexp = batch.logsumexp
         nodes, offsets, logits, sums = self._engine.step(
-            _vector("tokens", batch.tokens),
-            _vector("sequence", batch.sequence),
-            _vector("parent", batch.parent),
-            _vector("logits_for", batch.logits_for),
-            None if candidates is None else _vector("candidates.offsets", candidates.offsets),
-            None if candidates is None else _vector("candidates.ids", candidates.ids),
-            None if logsumexp is None else _vector("logsumexp", logsumexp, np.bool_).view(np.uint8),
+            vector("tokens", batch.tokens),
+            vector("sequence", batch.sequence),
+            vector("parent", batch.parent),
+            vector("logits_for", batch.logits_for),
+            None if candidates is None else vector("candidates.offsets", candidates.offsets),
+            None if candidates is None else vector("candidates.ids", candidates.ids),
+            None if logsumexp is None else vector("logsumexp", logsumexp, np.bool_).view(np.uint8),
         )
         return StepOutput(nodes, offsets, logits, sums)
 
     def commit(self, sequence: int, nodes: Sequence[int]) -> None:
-        self._engine.commit(_int32("sequence", sequence), _handles(nodes))
+        self._engine.commit(int32("sequence", sequence), handles(nodes))
 
     def keep(self, nodes: Sequence[int]) -> None:
-        self._engine.keep(_handles(nodes))
+        self._engine.keep(handles(nodes))
 
     def release(self, nodes: Sequence[int]) -> None:
-        self._engine.release(_handles(nodes))
+        self._engine.release(handles(nodes))
 
     def free_slots(self) -> int:
         free: int = self._engine.free_slots()
@@ -121,45 +117,3 @@ class NativeEngine(Engine):
 
     def shutdown(self) -> None:
         self._engine.shutdown()
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _main_format(checkpoint: "Checkpoint") -> str:
-    """The format of most matrices."""
-    formats = Counter(str(tensor.format) for tensor in checkpoint.tensors.values() if len(tensor.shape) == 2)
-    return formats.most_common(1)[0][0] if formats else "float32"
-
-
-def _int32(name: str, value: Any) -> int:
-    try:
-        number = value.__index__()
-    except (AttributeError, TypeError):
-        raise EngineError(f"{name}: {value!r}, expected an integer") from None
-    if not _INT32.min <= number <= _INT32.max:
-        raise EngineError(f"{name}: {number}, expected a 32-bit integer")
-    return int(number)
-
-
-def _size(name: str, value: Any) -> int:
-    number = _int32(name, value)
-    if number < 1:
-        raise EngineError(f"{name}: {number}, expected at least 1")
-    return number
-
-
-def _vector(name: str, array: Any, dtype: type[np.generic] = np.int32) -> NDArray[Any]:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
-        raise EngineError(f"{name}: expected a one-dimensional array of {np.dtype(dtype).name}")
-    return np.ascontiguousarray(array)
-
-
-def _handles(nodes: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int32]:
-    handles = np.asarray(nodes)
-    if handles.ndim != 1 or (handles.size and handles.dtype.kind not in "iu"):
-        raise EngineError("nodes: expected a sequence of handles")
-    if handles.size and not (_INT32.min <= handles.min() and handles.max() <= _INT32.max):
-        raise EngineError("nodes: expected handles, which are 32-bit integers")
-    return np.ascontiguousarray(handles, dtype=np.int32)

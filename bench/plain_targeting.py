@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from bidtrie.client import Client
 from bidtrie.evaluation.pages import Page, read_pages
+from bidtrie.models.checkpoint import Checkpoint
 from bidtrie.models.load import load_checkpoint
+from bidtrie.models.serving_defaults import serving_defaults
 from bidtrie.requests import PageContext
 from bidtrie.serving.own_server import own_server
+from bidtrie.serving.targeting import UNTUNED_PRIOR_WEIGHT
 from bidtrie.settings import Settings
 from bidtrie.trie.catalog import Catalog
 from bidtrie.trie.prompt import fixed_tokens, neutral_contexts, render
@@ -129,6 +132,12 @@ def _ask(pages: Sequence[Page], catalog: Catalog, model: str, weights: str) -> l
     return answers
 
 
+def _prior_weight(checkpoint: Checkpoint) -> float:
+    """What the service takes: the model's recommendation, else the weight for models that were not tuned."""
+    recommended = serving_defaults(checkpoint).prior_weight
+    return UNTUNED_PRIOR_WEIGHT if recommended is None else recommended
+
+
 def run(pages_file: Path, catalog_name: str, model_name: str, count: int) -> dict[str, Any]:
     """All figures of one run."""
     catalog = load_catalog(catalog_name)
@@ -137,7 +146,7 @@ def run(pages_file: Path, catalog_name: str, model_name: str, count: int) -> dic
     checkpoint = load_checkpoint(model_name)
     torch.set_num_threads(machine()["cores"])
     plain = PlainRanker(
-        transformers_model(checkpoint), checkpoint.tokenizer, catalog, Settings().prior_weight
+        transformers_model(checkpoint), checkpoint.tokenizer, catalog, _prior_weight(checkpoint)
     )
     truth = [plain.scores(page.context) for page in pages]
     best = [int(scores.argmax()) for scores in truth]

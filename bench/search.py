@@ -97,7 +97,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     engine, tokenizer = level.model.engine, level.model.checkpoint.tokenizer
     pages = [page for page in read_pages(options.pages) if page.context.title]
     pages = pages[:: max(1, len(pages) // options.titles)][: options.titles]
-    methods = _options(settings.prior_weight)
+    prior_weight = serving.ranker.default_prior_weight
+    methods = _options(prior_weight)
     times: dict[str, list[float]] = {name: [] for name in methods}
     steps: dict[str, list[int]] = {name: [] for name in methods}
     nodes: dict[str, list[int]] = {name: [] for name in methods}
@@ -109,7 +110,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for page in pages[: 3 if warm_up else None]:
             context = PageContext(title=page.context.title)
             prompt = render(context, tokenizer, settings.max_context_tokens)
-            bonus = loaded.retriever.scores(retrieval_text(context)) * np.float32(settings.retriever_weight)
+            bonus = loaded.retriever.scores(retrieval_text(context)) * np.float32(
+                serving.ranker.retriever_weight
+            )
             begin = time.perf_counter()
             listed = loaded.retriever.shortlist(retrieval_text(context), _SHORTLIST)
             shortlist = loaded.trie.allow([segment for segment, _ in listed])
@@ -120,9 +123,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             if not warm_up and checked < _EXHAUSTIVE:
                 walk = neutral_log_probabilities(engine, loaded.trie, prompt, level.targeting_prefix)
                 rows = run_alone(engine, walk)
-                truth = _exhaustive(loaded.trie, rows, loaded.priors[0], settings.prior_weight, bonus)[
-                    :_TOP_K
-                ]
+                truth = _exhaustive(loaded.trie, rows, loaded.priors[0], prior_weight, bonus)[:_TOP_K]
                 checked += 1
             for name, method in methods.items():
                 sizes: list[int] = []

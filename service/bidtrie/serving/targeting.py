@@ -45,7 +45,7 @@ _MOST_PROBLEMS_SHOWN = 20
 _MOST_KEYS, _MOST_SERVED = 4096, 64
 _NO_TIME = Timings()
 #: For models that recommend nothing; chosen on bench/data/pages-dev.tsv for a model that was not tuned.
-_PRIOR_WEIGHT, _RETRIEVER_WEIGHT = 0.8, 3.0
+UNTUNED_PRIOR_WEIGHT, UNTUNED_RETRIEVER_WEIGHT = 0.8, 3.0
 
 
 class TargetingRanker:
@@ -68,9 +68,11 @@ class TargetingRanker:
         self._answers = answers
         self._default_ranker = Ranker(settings.ranker)
         recommended = serving_defaults(self.levels[0].model.checkpoint)
-        self.default_prior_weight = _first(settings.prior_weight, recommended.prior_weight, _PRIOR_WEIGHT)
+        self.default_prior_weight = _first(
+            settings.prior_weight, recommended.prior_weight, UNTUNED_PRIOR_WEIGHT
+        )
         self.retriever_weight = _first(
-            settings.retriever_weight, recommended.retriever_weight, _RETRIEVER_WEIGHT
+            settings.retriever_weight, recommended.retriever_weight, UNTUNED_RETRIEVER_WEIGHT
         )
         self._keys: Memo[TargetQuery, tuple[LoadedCatalog, str]] = Memo(_MOST_KEYS)
         #: By catalog and version: a digest of what does not change from query to query.

@@ -5,7 +5,7 @@ from dataclasses import astuple
 
 from bidtrie.errors import InvalidInput
 
-from bench.cuda.build import FLAGS, Row, nvcc_version, nvdisasm_version
+from bench.cuda.build import FLAGS, Row, faults, nvcc_version, nvdisasm_version
 from bench.cuda.occupancy import LIMITS, REGISTERS, RESERVED_BYTES
 
 #: The architecture of which the page shows every kernel.
@@ -34,6 +34,9 @@ Written by `python -m bench.cuda_build --write docs/gpu-build.md` with nvcc {nvc
 - **Loads** are from global memory ("of weights": those of 128 bits that pass by the first-level cache), **tensor**
   multiplications of tensor cores (`HMMA`), as they stand in the code: an instruction in a loop counts once.
 
+## Faults
+{_faults(rows)}
+
 ## Kernels on sm_{_WHOLE}
 {_kernels(whole)}
 
@@ -57,6 +60,11 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[object]], texts: int) -
     """In Markdown; the first `texts` columns are texts, the others numbers."""
     rule = ["---"] * texts + ["--:"] * (len(head) - texts)
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (head, rule, *lines))
+
+
+def _faults(rows: Sequence[Row]) -> str:
+    found = [f"- sm_{row.architecture} `{row.kernel}` {fault}" for row in rows for fault in faults(row)]
+    return "\n".join(found) if found else "None."
 
 
 def _kernels(rows: Sequence[Row]) -> str:

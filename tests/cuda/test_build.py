@@ -169,6 +169,10 @@ _SPILLS = [
 
 def test_the_page_shows_spills_and_wants_its_architecture() -> None:
     assert "| sm_90 | `linear_many<fp16, int4, once>` | 128 | 12 | 8 |" in page(_SPILLS)
+    assert "## Faults\n- sm_90 `linear_few<fp16, int4, dense, once, 8 nodes>` spills 4 bytes\n\n" in page(
+        _SPILLS
+    )
+    assert "## Faults\nNone.\n" in page(_SPILLS[:1])
     with pytest.raises(InvalidInput, match="--architectures: expected 90"):
         page([])
 

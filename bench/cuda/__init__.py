@@ -1,0 +1,1 @@
+"""What a compiler tells of the CUDA kernels, without a GPU."""

@@ -10,8 +10,9 @@ namespace bidtrie::cuda {
 /// Grid: (groups of row tiles, splits, groups of 8 N nodes).
 template <class T, Codes codes, Pattern pattern, Scales kScales, int N>
 __global__ void __launch_bounds__(32 * kFewWarps, 2) linear_few(LinearKernel k) {
-  constexpr int kAhead = 4, kNodes = 8 * N, kRows = static_cast<int>(gpu::kRowTile),
-                kOutputs = kRows * kNodes;
+  // One less where registers would not do.
+  constexpr int kAhead = codes == Codes::kInt4Min && N == 2 ? 3 : 4;
+  constexpr int kNodes = 8 * N, kRows = static_cast<int>(gpu::kRowTile), kOutputs = kRows * kNodes;
   __shared__ Shared<float, kFewWarps * kOutputs> warp_sums;
   __shared__ Shared<std::uint32_t, 1> flag;
 

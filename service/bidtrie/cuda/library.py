@@ -61,7 +61,10 @@ def library() -> ctypes.CDLL:
         raise EngineError(
             f"{_NAME} is not installed: build bidtrie with BIDTRIE_CUDA=1 where nvcc is (docs/gpu.md)"
         )
-    loaded = ctypes.CDLL(str(path))
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise EngineError(f"{_NAME} cannot be loaded: {error}") from None
     for name, (arguments, result) in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = arguments, result

@@ -42,7 +42,7 @@
 #include "emulator/shared.h"
 #include "emulator/tensor_core.h"
 #include "emulator/warp.h"
-#include "emulator/words.h"
+#include "words.h"
 
 #define __global__
 #define __device__

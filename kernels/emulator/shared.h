@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "emulator/error.h"
-#include "emulator/words.h"
+#include "words.h"
 
 namespace bidtrie::emulator {
 

@@ -44,7 +44,13 @@ ENVIRONMENTS = {
         ),
     ),
     "openvino": Environment(
-        ("openvino==2026.4.1", "optimum-intel[openvino]==2.2.0", "nncf==3.4.0", "torch==2.13.0"),
+        (
+            "openvino==2026.4.1",
+            "openvino-genai==2026.4.1.0",
+            "optimum-intel[openvino]==2.2.0",
+            "nncf==3.4.0",
+            "torch==2.13.0",
+        ),
         unwanted=("torchvision",),
     ),
     "transformers": Environment(("torch==2.13.0", "transformers==5.23.0")),

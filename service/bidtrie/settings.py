@@ -114,7 +114,11 @@ class Settings(BaseModel):
         le=2,
         description="Default weight of the prior correction; unset: what the model recommends, else 0.8.",
     )
-    ranker: Literal["retriever", "llm", "both"] = Field("both", description="What RANKER_AUTO means.")
+    ranker: Literal["retriever", "llm", "both"] | None = Field(
+        None,
+        description="What RANKER_AUTO means; unset: both, but the retriever alone for catalogs other than those that "
+        "the model says it was tuned for.",
+    )
     retriever_weight: float | None = Field(
         None,
         ge=0,

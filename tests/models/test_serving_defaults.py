@@ -16,6 +16,11 @@ def test_recommendations() -> None:
     both = {"prior_weight": 0.5, "retriever_weight": 3}
     all_of_them = replace(plain, huggingface_config={"bidtrie_serving": both})
     assert serving_defaults(all_of_them) == ServingDefaults(0.5, 3.0)
+    tuned = serving_defaults(
+        replace(plain, huggingface_config={"bidtrie_serving": {"catalogs": ["a", "1f"]}})
+    )
+    assert [tuned.fits(*each) for each in (("a", "2"), ("b", "1f"), ("b", "2"))] == [True, True, False]
+    assert ServingDefaults().fits("b", "2")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +28,7 @@ def test_recommendations() -> None:
     [
         ({"prior_weight": -1}, "prior_weight is -1, expected 0 to 100"),
         ({"retriever_weight": "much"}, "retriever_weight is 'much', expected a number"),
+        ({"catalogs": "iab-content"}, "catalogs is 'iab-content', expected a list of strings"),
         ({"temperature": 1}, "the key temperature is unknown"),
         ([1], "bidtrie_serving is"),
     ],

@@ -1,5 +1,7 @@
 """Losses against plain float64, and their gradients against finite differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,8 @@ def expected(choices: tuple[Choice, ...], smoothing: float) -> float:
     total = 0.0
     for choice in choices:
         scores = HEAD[choice.candidates] @ HIDDEN[choice.row]
+        if choice.beside is not None:
+            scores = scores + choice.beside
         share = np.exp(scores) / np.exp(scores).sum()
         target = np.full(len(scores), smoothing / len(scores))
         target[choice.right] += 1 - smoothing
@@ -39,6 +43,14 @@ def test_trie_loss_is_the_sum_of_cross_entropies(smoothing: float) -> None:
     # The control: another right answer is told apart.
     other = (Choice(0, CHOICES[0].candidates, 1), *CHOICES[1:])
     assert found != pytest.approx(expected(other, smoothing), rel=1e-3)
+
+
+def test_what_stands_beside_a_choice_is_added_to_its_logits() -> None:
+    beside = np.array([0.5, -1.0, 2.0, 0.0], np.float32)
+    choices = (CHOICES[0], replace(CHOICES[1], beside=beside), *CHOICES[2:])
+    found = float(trie_loss(*tensors(), choices, 0.1))
+    assert found == pytest.approx(expected(choices, 0.1), rel=1e-5)
+    assert found != pytest.approx(expected(CHOICES, 0.1), rel=1e-3)
 
 
 def test_trie_loss_stays_finite_for_large_logits() -> None:

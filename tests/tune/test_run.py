@@ -15,6 +15,8 @@ from bidtrie.errors import BidtrieError, InvalidInput, ModelError
 from bidtrie.models.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TUNE_RECORD
 from bidtrie.models.checkpoint import Checkpoint
 from bidtrie.models.load import load_checkpoint
+from bidtrie.models.serving_defaults import serving_defaults
+from bidtrie.retrieval.word_vectors import WordVectors, package_vectors
 from bidtrie.trie.catalog import Catalog
 from bidtrie.trie.store import save_catalog
 from bidtrie.tune.pairs import Pairs
@@ -82,6 +84,26 @@ def test_the_merged_adapter_is_what_was_trained(tuned: Path, tiny: Checkpoint) -
     record = json.loads((tuned / TUNE_RECORD).read_text())
     assert record["base_content_hash"] == tiny.content_hash
     assert record["recipe"]["rank"] == 4
+    # What the service will take it for.
+    assert ours.huggingface_config is not None
+    assert ours.huggingface_config["bidtrie_serving"] == record["bidtrie_serving"]
+    assert serving_defaults(ours).fits("tiny", "")
+    assert not serving_defaults(ours).fits("another", "0")
+
+
+def test_the_retriever_of_each_fold_takes_part(
+    tuned: Path, tiny_folder: Path, catalog: Catalog, pairs: Pairs, tmp_path: Path
+) -> None:
+    table = package_vectors()
+    same = tmp_path / "same"
+    tune(tiny_folder, pairs, Pairs(), catalog, replace(RECIPE, seed=1), same, word_vectors=[table, table])
+    assert files(same)[ADAPTER_WEIGHTS] == files(tuned)[ADAPTER_WEIGHTS]
+    # The control: vectors that say the contrary.
+    turned = WordVectors()
+    turned._scales = -turned._scales[np.random.default_rng(0).permutation(len(turned._scales))]
+    other = tmp_path / "other"
+    tune(tiny_folder, pairs, Pairs(), catalog, replace(RECIPE, seed=1), other, word_vectors=[table, turned])
+    assert files(other)[ADAPTER_WEIGHTS] != files(tuned)[ADAPTER_WEIGHTS]
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(

@@ -42,6 +42,22 @@ def tune(
     shortlist: Annotated[
         float, typer.Option(min=0, max=1, help="Share of pages asked among the retriever's nearest only.")
     ] = 0.25,
+    beside_retriever: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of pages learned with the retriever's score added, as served."
+        ),
+    ] = 0.5,
+    retriever_weight: Annotated[
+        float, typer.Option(help="What the retriever's score counts in those pages.")
+    ] = 1.5,
+    retriever_table: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Word vectors of the retriever while tuning, made by `retrieval.distill --without 0/N` to N-1/N and "
+            "given in that order, where the served ones have learned from these pairs; default: the served ones."
+        ),
+    ] = None,
     pack_tokens: Annotated[int, typer.Option(help="Tokens a step.")] = 1024,
     evaluate_every: Annotated[int, typer.Option(help="Steps between two looks at the held-out pairs.")] = 100,
     patience: Annotated[int, typer.Option(help="Looks without a better loss that end the run.")] = 4,
@@ -65,6 +81,7 @@ def tune(
     except ImportError as error:
         raise BidtrieError(f'tune needs: pip install "bidtrie[tune]" ({error})') from None
     from bidtrie.cli.progress import progress_bar
+    from bidtrie.retrieval.word_vectors import WordVectors
     from bidtrie.trie.store import load_catalog
     from bidtrie.tune.pairs import read_pairs
     from bidtrie.tune.recipe import Method, Recipe
@@ -81,16 +98,18 @@ def tune(
         likelihood_weight=likelihood_weight,
         creative_weight=creative_weight,
         label_smoothing=label_smoothing,
+        retriever_weight=retriever_weight,
         pack_tokens=pack_tokens,
         evaluate_every=evaluate_every,
         patience=patience,
         bfloat16=bfloat16,
         seed=seed,
-        shares=Shares(shortlist=shortlist),
+        shares=Shares(shortlist=shortlist, beside_retriever=beside_retriever),
     )
     begun = time.monotonic()
     loaded = None if catalog is None else load_catalog(catalog)
     training = read_pairs(pairs, loaded)
+    tables = [WordVectors(file) for file in retriever_table or ()]
     if held_out:
         judged = read_pairs(held_out, loaded)
     else:
@@ -105,7 +124,7 @@ def tune(
             )
             progress.update(task, completed=state.step, total=total, description=f"tuning{text}")
 
-        tuned = run(model, training, judged, loaded, recipe, out, on_step)
+        tuned = run(model, training, judged, loaded, recipe, out, on_step, tables)
     summary = {
         "path": str(out.resolve()),
         "steps": tuned.steps,

@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 from bidtrie.errors import InvalidInput
 from bidtrie.evaluation.pages import Page, read_pages
 from bidtrie.retrieval.base import Float32
+from bidtrie.retrieval.folds import fold_of, parse_fold
 from bidtrie.retrieval.word_vectors import TABLE_PATH, UNKNOWN, piece_tokenizer, table_bytes, unit
 from bidtrie.trie.catalog import Catalog
 from bidtrie.trie.prompt import retrieval_text
@@ -190,13 +191,24 @@ def train(
 
 
 def main(
-    pages: Annotated[Path, typer.Option(help="Contexts to train on, a TSV as for `bidtrie eval targeting`.")],
+    pages: Annotated[
+        list[Path],
+        typer.Option(
+            help="Contexts to train on, TSVs as for `bidtrie eval targeting`; give it several times."
+        ),
+    ],
     catalog: Annotated[str, typer.Option(help="Name of the catalog that they are labelled with.")],
     model: Annotated[
         Path | None, typer.Option(help="Folder of all-MiniLM-L6-v2; else the package's.")
     ] = None,
     out: Annotated[Path, typer.Option(help="File to write.")] = TABLE_PATH,
     epochs: Annotated[int | None, typer.Option(min=0, help="0: distilled only.")] = None,
+    without: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Leave fold I of N out: a table for `bidtrie tune --retriever-table`."
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Cores to use; other counts round differently.")] = 1,
 ) -> None:
     """Write the table of word vectors."""
@@ -209,10 +221,13 @@ def main(
     torch.set_num_threads(threads)
     recipe = TableRecipe() if epochs is None else TableRecipe(epochs=epochs)
     labels = load_catalog(catalog)
-    contexts = read_pages(pages, labels)
+    contexts = [page for file in pages for page in read_pages(file, labels)]
+    if without is not None:
+        fold, folds = parse_fold(without)
+        contexts = [page for page in contexts if fold_of(page.context, folds) != fold]
     sentence_model = SentenceModel(model)
     pieces, vectors = distil(sentence_model, recipe)
-    typer.echo(f"{len(pieces):,} pieces")
+    typer.echo(f"{len(pieces):,} pieces, {len(contexts):,} contexts")
     vectors = train(pieces, vectors, contexts, labels, sentence_model, recipe)
     content = table_bytes(pieces, vectors)
     out.parent.mkdir(parents=True, exist_ok=True)

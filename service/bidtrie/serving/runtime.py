@@ -239,7 +239,8 @@ class Runtime(Backend):
         warm_up(scheduler, ranker, catalogs[names[0]])
         scheduler.observer = self._observer
         drafting.watch()
-        logger.info("catalogs", extra={"default_catalog": names[0], "catalogs": list(names)})
+        rankers = {name: ranker.default_ranker(catalogs[name].catalog).value for name in names}
+        logger.info("catalogs", extra={"default_catalog": names[0], "default_rankers": rankers})
         if len(names) > 1 and not settings.catalogs:
             # Names sort anew with every catalog that is built.
             logger.warning("no setting names the default catalog", extra={"default_catalog": names[0]})

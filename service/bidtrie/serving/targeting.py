@@ -36,6 +36,7 @@ from bidtrie.serving.runtime_observer import RuntimeObserver
 from bidtrie.serving.target_plans import FULL, TargetPlan, target_plans
 from bidtrie.serving.timings import timings
 from bidtrie.settings import Settings
+from bidtrie.trie.catalog import Catalog
 from bidtrie.trie.found import SearchResult
 from bidtrie.trie.prompt import PROMPT_VERSION, render, retrieval_text
 from bidtrie.trie.search import search
@@ -66,8 +67,7 @@ class TargetingRanker:
         self.outlines = OutlineBook()
         self.prompt_length = PromptLength(settings.max_context_tokens)
         self._answers = answers
-        self._default_ranker = Ranker(settings.ranker)
-        recommended = serving_defaults(self.levels[0].model.checkpoint)
+        self._recommended = recommended = serving_defaults(self.levels[0].model.checkpoint)
         self.default_prior_weight = _first(
             settings.prior_weight, recommended.prior_weight, UNTUNED_PRIOR_WEIGHT
         )
@@ -80,7 +80,7 @@ class TargetingRanker:
 
     async def rank(self, query: TargetQuery, loaded: LoadedCatalog) -> TargetAnswer:
         """Rank the catalog's segments. Raises InvalidInput for unknown segment ids, Overloaded and DeadlineExceeded."""
-        ranker = self._ranker(query)
+        ranker = self._ranker(query, loaded)
         request = _Request(self, query, loaded, ranker)
         if ranker is Ranker.RETRIEVER:
             return request.by_retriever()
@@ -102,16 +102,23 @@ class TargetingRanker:
 
     def recall(self, query: TargetQuery, loaded: LoadedCatalog) -> tuple[TargetAnswer, float] | None:
         """A fresh answer from memory, and its age. What was answered before was checked before."""
-        if self._ranker(query) is Ranker.RETRIEVER:
+        if self._ranker(query, loaded) is Ranker.RETRIEVER:
             return None
         return self._answers.peek(self._key(query, loaded))
 
-    def _ranker(self, query: TargetQuery) -> Ranker:
-        return self._default_ranker if query.ranker is Ranker.AUTO else query.ranker
+    def default_ranker(self, catalog: Catalog) -> Ranker:
+        """What RANKER_AUTO means for a catalog: the setting's, else what is known to win there."""
+        if self.settings.ranker is not None:
+            return Ranker(self.settings.ranker)
+        # A model that was tuned on one taxonomy adds nothing to the retriever on another: docs/quality.md.
+        return Ranker.BOTH if self._recommended.fits(catalog.name, catalog.version) else Ranker.RETRIEVER
+
+    def _ranker(self, query: TargetQuery, loaded: LoadedCatalog) -> Ranker:
+        return self.default_ranker(loaded.catalog) if query.ranker is Ranker.AUTO else query.ranker
 
     def plans(self, query: TargetQuery, loaded: LoadedCatalog) -> list[Plan[SearchResult]]:
         """The plans of a query, best first, for the default ranker."""
-        return _Request(self, query, loaded, self._default_ranker).plans
+        return _Request(self, query, loaded, self.default_ranker(loaded.catalog)).plans
 
     def _key(self, query: TargetQuery, loaded: LoadedCatalog) -> str:
         """The cache's key. Pages come again and again: the keys of late queries are kept."""
@@ -150,7 +157,7 @@ class TargetingRanker:
             blocked=query.blocked,
             normalization=query.normalization,
             prior=self.prior_weight(query),
-            ranker=self._ranker(query),
+            ranker=self._ranker(query, loaded),
             search=self.method(query),
             beam=self.beam_width(query) if self.method(query) is Search.BEAM else None,
         )

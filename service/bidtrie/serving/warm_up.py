@@ -1,6 +1,6 @@
 """Searches that are run before serving: they teach the scheduler what each plan takes."""
 
-from bidtrie.requests import PageContext, TargetQuery
+from bidtrie.requests import PageContext, Ranker, TargetQuery
 from bidtrie.scheduling.scheduler import Scheduler
 from bidtrie.serving.loaded_catalog import LoadedCatalog
 from bidtrie.serving.targeting import TargetingRanker
@@ -15,7 +15,7 @@ _TITLES = (
 
 def warm_up(scheduler: Scheduler, ranker: TargetingRanker, loaded: LoadedCatalog) -> None:
     """Run every plan on every level, alone and together. The scheduler has no thread yet."""
-    if ranker.settings.ranker == "retriever":
+    if ranker.default_ranker(loaded.catalog) is Ranker.RETRIEVER:
         return
     for title in _TITLES:
         for plan in ranker.plans(TargetQuery(PageContext(title=title)), loaded):

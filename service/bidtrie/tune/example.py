@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +16,13 @@ class Choice:
     row         the token of the example whose logits decide
     candidates  the tokens among which they decide: int64 [k], k > 1
     right       which of them is right
+    beside      what others say for each candidate, added to its logit: float32 [k]; None: nothing
     """
 
     row: int
     candidates: Int64
     right: int
+    beside: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What is minimised: the served score's own cross-entropy, and plain likelihood.
 
 Trie-normalised: at each branching of the right path, -log of the right child's share among the candidates; chains cost
-nothing, as in the service. Likelihood: -log of each answer token's share of the whole vocabulary.
+nothing, as in the service. What the retriever says for a child is added to its logit where the choice carries it.
+Likelihood: -log of each answer token's share of the whole vocabulary.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bidtrie.tune.example import Choice
+from bidtrie.tune.example import Choice, Float32
 
 
 def trie_loss(hidden: Tensor, head: Tensor, choices: Sequence[Choice], smoothing: float = 0.0) -> Tensor:
@@ -29,6 +30,8 @@ def trie_loss(hidden: Tensor, head: Tensor, choices: Sequence[Choice], smoothing
     rows = torch.tensor([each.row for each in choices], device=on)
     tokens = torch.from_numpy(np.concatenate([each.candidates for each in choices])).to(on)
     logits = (hidden[rows].float()[of] * head[tokens].float()).sum(-1)
+    if any(each.beside is not None for each in choices):
+        logits = logits + torch.from_numpy(np.concatenate([_beside(each) for each in choices])).to(on)
     # A row a choice; what is beyond a choice's candidates has no share.
     first = torch.cumsum(counts, 0) - counts
     column = torch.arange(len(of), device=on) - first[of]
@@ -39,6 +42,10 @@ def trie_loss(hidden: Tensor, head: Tensor, choices: Sequence[Choice], smoothing
     if smoothing:
         loss = loss - smoothing * (log_share / counts[of]).sum()
     return loss
+
+
+def _beside(choice: Choice) -> Float32:
+    return np.zeros(len(choice.candidates), np.float32) if choice.beside is None else choice.beside
 
 
 def word_loss(hidden: Tensor, head: Tensor, rows: Any, words: Any) -> Tensor:

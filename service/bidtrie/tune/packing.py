@@ -7,7 +7,7 @@ No token is padding, and a long prefix (the creative prompt's worked examples) i
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -55,7 +55,7 @@ def pack(prefix: Sequence[int], examples: Sequence[Example]) -> Pack:
         count = len(example.tokens)
         visible[begin : begin + count, begin : begin + count] = np.tri(count, dtype=bool)
         positions.append(len(prefix) + np.arange(count))
-        choices += [Choice(begin + each.row, each.candidates, each.right) for each in example.choices]
+        choices += [replace(each, row=begin + each.row) for each in example.choices]
         rows += [begin + example.answer + i for i in range(len(example.words))]
         words += example.words
     return Pack(

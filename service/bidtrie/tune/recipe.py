@@ -25,6 +25,7 @@ class Recipe:
     likelihood_weight  of plain likelihood beside the trie-normalised loss of targeting
     creative_weight    of creatives' loss a pair beside targeting's
     label_smoothing    of the trie-normalised loss
+    retriever_weight   of the retriever's score, in the pages that are learned beside it
     evaluate_every     steps between two looks at the held-out pairs
     patience           looks without a better loss after which the run ends
     bfloat16           activations and products in bfloat16 (weights that learn stay float32)
@@ -38,6 +39,7 @@ class Recipe:
     likelihood_weight: float = 0.1
     creative_weight: float = 1.0
     label_smoothing: float = 0.05
+    retriever_weight: float = 1.5
     max_context_tokens: int = 128
     evaluate_every: int = 100
     patience: int = 4
@@ -56,6 +58,7 @@ class Recipe:
             "likelihood_weight": (0.0, 100.0),
             "creative_weight": (0.0, 100.0),
             "label_smoothing": (0.0, 0.9),
+            "retriever_weight": (0.0, 100.0),
             "evaluate_every": (1, 1 << 20),
             "patience": (1, 1000),
         }

@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,12 @@ from bidtrie.models.artefact_writer import check_writable, write_checkpoint
 from bidtrie.models.checkpoint import Checkpoint
 from bidtrie.models.load import load_checkpoint
 from bidtrie.models.names import model_path
+from bidtrie.models.serving_defaults import SERVING
 from bidtrie.models.tensor import Tensor
+from bidtrie.retrieval.hybrid import HybridRetriever
 from bidtrie.retrieval.lexical import LexicalRetriever
+from bidtrie.retrieval.semantic import SemanticRetriever
+from bidtrie.retrieval.word_vectors import WordVectors, package_vectors
 from bidtrie.trie.catalog import Catalog
 from bidtrie.trie.prompt import PROMPT_VERSION, fixed_tokens, terminator
 from bidtrie.trie.trie import Trie
@@ -56,13 +60,15 @@ def tune(
     recipe: Recipe,
     out: Path,
     on_step: Callable[[State, int], None] = lambda state, total: None,
+    word_vectors: Sequence[WordVectors] = (),
 ) -> Tuned:
     """Tune a model (a fetched one's name, or a path) and write `out`, whole or not at all.
 
     What is written is an adapter (LoRA), or a model's directory (all weights).
 
     The run's state lies in `.OUT.tuning` beside `out` until it is done; a run that was killed goes on from there and
-    ends with the same bytes. `on_step` gets the state and the total of steps.
+    ends with the same bytes. `on_step` gets the state and the total of steps. `word_vectors` are the retriever's, one a
+    fold (`retrieval.folds`); none: the package's.
     """
     checkpoint = load_checkpoint(base)
     check_writable(checkpoint, out)
@@ -78,10 +84,10 @@ def tune(
         trainer = Trainer(
             model,
             recipe,
-            _epochs(checkpoint, catalog, training, recipe),
-            _epochs(checkpoint, catalog, held_out, recipe),
+            _epochs(checkpoint, catalog, training, recipe, word_vectors),
+            _epochs(checkpoint, catalog, held_out, recipe, ()),
             work,
-            _identity(checkpoint, catalog, training, held_out, recipe),
+            _identity(checkpoint, catalog, training, held_out, recipe, word_vectors),
         )
         trainer.resume()
         for state in trainer.run():
@@ -117,26 +123,43 @@ def _check(training: Pairs, held_out: Pairs) -> None:
         raise InvalidInput.of("--held-out", f"{len(shared)} pages are in --pairs too, for example {title!r}")
 
 
-def _epochs(checkpoint: Checkpoint, catalog: Catalog | None, pairs: Pairs, recipe: Recipe) -> Epochs:
+def _epochs(
+    checkpoint: Checkpoint,
+    catalog: Catalog | None,
+    pairs: Pairs,
+    recipe: Recipe,
+    word_vectors: Sequence[WordVectors],
+) -> Epochs:
     tokenizer = checkpoint.tokenizer
     targeting = None
     if catalog is not None and pairs.pages:
-        retriever = LexicalRetriever(catalog)
+        lexical = LexicalRetriever(catalog)
         targeting = TargetingExamples(
             catalog,
             Trie.build(catalog, tokenizer.encode, terminator(tokenizer), tokenizer.content_hash),
             tokenizer,
             recipe.max_context_tokens,
-            lambda text, k: [segment for segment, _ in retriever.shortlist(text, k)],
+            [
+                HybridRetriever(lexical, SemanticRetriever(catalog, words=words))
+                for words in word_vectors or (None,)
+            ],
+            recipe.retriever_weight,
         )
     return Epochs(pairs, targeting, CreativeExamples(tokenizer), fixed_tokens(tokenizer), recipe.pack_tokens)
 
 
 def _identity(
-    checkpoint: Checkpoint, catalog: Catalog | None, training: Pairs, held_out: Pairs, recipe: Recipe
+    checkpoint: Checkpoint,
+    catalog: Catalog | None,
+    training: Pairs,
+    held_out: Pairs,
+    recipe: Recipe,
+    word_vectors: Sequence[WordVectors],
 ) -> str:
     version = None if catalog is None else catalog.version
-    all_of_it = (checkpoint.content_hash, version, training, held_out, recipe.to_json(), PROMPT_VERSION)
+    tables = [words.identity for words in word_vectors or (package_vectors(),)]
+    settings = (recipe.to_json(), PROMPT_VERSION, tables)
+    all_of_it = (checkpoint.content_hash, version, training, held_out, settings)
     return hashlib.sha256(repr(all_of_it).encode()).hexdigest()
 
 
@@ -144,6 +167,14 @@ def _loadable(base: str | Path) -> str:
     """What `load_checkpoint` finds the base by from anywhere: a fetched model's name, or the whole path."""
     fetched = isinstance(base, str) and model_path(base) is not None
     return str(base) if fetched else str(Path(base).expanduser().absolute())
+
+
+def _serving(recipe: Recipe, catalog: Catalog | None) -> dict[str, Any]:
+    """What the model recommends for serving: as it was tuned, the score is its own, without a correction."""
+    if catalog is None:
+        return {}
+    beside = {"retriever_weight": recipe.retriever_weight} if recipe.shares.beside_retriever else {}
+    return {SERVING: {"prior_weight": 0.0, **beside, "catalogs": [catalog.name, catalog.version]}}
 
 
 def _write(
@@ -157,13 +188,17 @@ def _write(
     catalog: Catalog | None,
     pairs: tuple[Pairs, Pairs],
 ) -> None:
+    serving = _serving(recipe, catalog)
     if recipe.method is Method.FULL:
         weights = model.state_dict()
         tensors = {
             name: Tensor("float32", tensor.shape, weights[name].detach().numpy())
             for name, tensor in checkpoint.tensors.items()
         }
-        write_checkpoint(out, replace(checkpoint, tensors=tensors, compression=None))
+        config = {**(checkpoint.huggingface_config or {}), **serving}
+        write_checkpoint(
+            out, replace(checkpoint, tensors=tensors, compression=None, huggingface_config=config)
+        )
         return
     record = {
         "bidtrie_version": __version__,
@@ -171,6 +206,7 @@ def _write(
         "base_content_hash": checkpoint.content_hash,
         "catalog": None if catalog is None else {"name": catalog.name, "version": catalog.version},
         "prompts": PROMPT_VERSION,
+        **serving,
         "recipe": recipe.to_json(),
         "pairs": {
             name: {"pages": len(each.pages), "products": len(each.products)}

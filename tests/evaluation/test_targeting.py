@@ -2,7 +2,7 @@
 
 import pytest
 from bidtrie.errors import InvalidInput
-from bidtrie.evaluation.pages import Page, read_pages
+from bidtrie.evaluation.pages import Page, PageField, read_pages, with_only
 from bidtrie.evaluation.targeting import Ranked, Tally, calibrate, compare, evaluate, has_paths
 from bidtrie.requests import PageContext, ScoredSegment
 from bidtrie.trie.catalog import Catalog, Segment
@@ -147,3 +147,14 @@ def test_only_the_models_scores_are_calibrated():
     assert found["both"]["tier1"].right.tolist() == [True, True]
     # One answered page is no two halves.
     assert calibrate({"llm": tally_of([food, None], page)}, paths=False)["llm"]["tier1"] is None
+
+
+def test_with_only_some_fields_and_without_pages_that_have_none():
+    full = Page((("Cars",),), PageContext("A title", "Text", ("one", "two"), app_name="An app"))
+    bare = Page((("Art",),), PageContext("Only a title"))
+    assert with_only([full, bare], [PageField.KEYWORDS]) == [
+        Page((("Cars",),), PageContext(keywords=("one", "two")))
+    ]
+    both = with_only([full, bare], [PageField.TITLE, PageField.APP_NAME])
+    assert [page.context for page in both] == [PageContext("A title", app_name="An app"), bare.context]
+    assert with_only([bare], [PageField.DESCRIPTION]) == []

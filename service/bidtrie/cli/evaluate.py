@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bidtrie.errors import InvalidInput
+from bidtrie.evaluation.pages import PageField
 
 if TYPE_CHECKING:
     from bidtrie.evaluation.calibration import Calibration
@@ -49,6 +50,12 @@ def targeting(
     target: _Target = None,
     model: _Model = "bidtrie-135m",
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first pages.")] = None,
+    field: Annotated[
+        list[PageField] | None,
+        typer.Option(
+            help="Ask with this field alone; give it several times for several. Pages without are left out."
+        ),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help=r'Draw it into this .png or .svg; needs "bidtrie\[plots]".')
     ] = None,
@@ -65,9 +72,7 @@ def targeting(
 
     Example: bidtrie eval targeting --pages bench/data/pages.tsv --catalog iab-content --json
     """
-    for flag, file in (("--plot", plot), ("--save", save)):
-        if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
-            raise InvalidInput.of(flag, f"{file} cannot be written")
+    _check_files({"--plot": plot, "--save": save})
     if plot is not None:
         from bidtrie.figure import check_plot
 
@@ -75,13 +80,17 @@ def targeting(
 
     from bidtrie.cli.progress import track
     from bidtrie.client import Client
-    from bidtrie.evaluation.pages import read_pages
+    from bidtrie.evaluation.pages import read_pages, with_only
     from bidtrie.evaluation.rankers import baselines, service_rankers
     from bidtrie.evaluation.targeting import Tally, calibrate, compare, evaluate, has_paths
     from bidtrie.trie.store import load_catalog
 
     loaded = load_catalog(catalog)
     chosen = read_pages(pages, loaded)[:limit]
+    if field:
+        chosen = with_only(chosen, field)
+    if not chosen:
+        raise InvalidInput.of("--field", f"no page of {pages} has {' or '.join(field or ())}")
     # Without a cache: what one ranker asks, another may ask again.
     with _server(target, model, [catalog], ["--cache-bytes", "0"]) as address, Client(address) as client:
         rankers = service_rankers(client, catalog) | baselines(loaded)
@@ -107,6 +116,13 @@ def targeting(
     default = summaries.pop("default")
     judged = {"compare": _to_json(differences), "calibration": _to_json(calibration)}
     print(json.dumps(default | {"catalog": catalog, "pages": pages.name} | summaries | judged))
+
+
+def _check_files(files: Mapping[str, Path | None]) -> None:
+    """Before anything is measured."""
+    for flag, file in files.items():
+        if file is not None and (file.is_dir() or not os.access(file.parent, os.W_OK)):
+            raise InvalidInput.of(flag, f"{file} cannot be written")
 
 
 def _to_json(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -212,6 +228,9 @@ def creative(
     target: _Target = None,
     model: _Model = "bidtrie-135m",
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first products.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the texts beside their references: a JSON line a product.")
+    ] = None,
     json_only: _Json = False,
 ) -> None:
     """Texts written for labelled products against their references: overlap, diversity, limits kept, speed.
@@ -220,11 +239,14 @@ def creative(
     """
     from bidtrie.cli.progress import track
     from bidtrie.client import Client
-    from bidtrie.evaluation.creative import read_products, summarize, write
+    from bidtrie.evaluation.creative import read_products, save_texts, summarize, write
 
+    _check_files({"--save": save})
     chosen = read_products(products)[:limit]
     with _server(target, model, []) as address, Client(address) as client:
         answers = list(track(write(client, chosen), "products", total=len(chosen), quiet=json_only))
+    if save is not None:
+        save_texts(save, chosen, answers)
     summary = summarize(chosen, answers)
     if not json_only:
         from rich.console import Console

@@ -2,15 +2,17 @@
 
 import csv
 import io
+import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bidtrie.client import Client
 from bidtrie.errors import BidtrieError, InvalidInput
+from bidtrie.trie.store import write_atomically
 from bidtrie.v1 import creative_pb2
 
 #: Hard character limits a type: a short headline and a long one as the ad platforms have them, and a description.
@@ -91,6 +93,15 @@ def write(client: Client, products: Sequence[LabelledProduct]) -> Iterator[Writt
 def _slot_type(product: LabelledProduct) -> creative_pb2.SlotType:
     description = product.type == "description"
     return creative_pb2.SLOT_TYPE_DESCRIPTION if description else creative_pb2.SLOT_TYPE_HEADLINE
+
+
+def save_texts(file: Path, products: Sequence[LabelledProduct], written: Sequence[Written]) -> None:
+    """A JSON line a product: what `read_products` read, and the "text" that was written for it."""
+    lines = [
+        json.dumps(asdict(product) | {"text": answer.text}, ensure_ascii=False)
+        for product, answer in zip(products, written, strict=True)
+    ]
+    write_atomically(file, ("\n".join(lines) + "\n").encode())
 
 
 def summarize(products: Sequence[LabelledProduct], written: Sequence[Written]) -> dict[str, float | int]:

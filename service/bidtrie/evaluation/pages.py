@@ -4,7 +4,9 @@ A line is `expected[|expected…] TAB title [TAB description [TAB keywords [TAB 
 (tiers joined by " > ") or a tier-1 name. Empty lines and lines that begin with `#` are skipped.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from bidtrie.errors import InvalidInput, Violation
@@ -14,12 +16,29 @@ from bidtrie.trie.catalog import Catalog
 _MOST_PROBLEMS_SHOWN = 20
 
 
+class PageField(StrEnum):
+    """What a page's context consists of, by the names of `PageContext`."""
+
+    TITLE = "title"
+    DESCRIPTION = "description"
+    KEYWORDS = "keywords"
+    APP_NAME = "app_name"
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A context and the paths that are right for it."""
 
     expected: tuple[tuple[str, ...], ...]
     context: PageContext
+
+
+def with_only(pages: Sequence[Page], fields: Collection[PageField]) -> list[Page]:
+    """The pages with nothing but some of their fields; those that have none of them are left out."""
+    nothing: dict[str, str | tuple[str, ...]] = {PageField.KEYWORDS: ()}
+    cleared = {name: nothing.get(name, "") for name in PageField if name not in fields}
+    less = [replace(page, context=replace(page.context, **cleared)) for page in pages]  # type: ignore[arg-type]
+    return [page for page in less if not page.context.is_empty()]
 
 
 def read_pages(file: Path, catalog: Catalog | None = None) -> list[Page]:

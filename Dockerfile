@@ -36,7 +36,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 RUN mkdir /etc/bidtrie && \
     printf 'model = "%s"\ncatalogs = ["iab-content"]\n' "${MODEL}" > /etc/bidtrie/bidtrie.toml
 
-# --- GPU hosts. There is no GPU engine yet: what runs here is the CPU engine of the other target. ---
+# --- GPU hosts. What runs here is the CPU engine of the other target: the vLLM engine (docs/vllm.md) was not run on a
+# GPU yet, and with vLLM and torch this image would be ten times as large. ---
 FROM ${CUDA_IMAGE} AS gpu
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGES = HERE / "pages-train.tsv"
-CREATIVES = HERE / "creatives-train.csv"
+PAGES = HERE / "pages-train.tsv", HERE / "pages-more.tsv"
+CREATIVES = HERE / "creatives-train.csv", HERE / "creatives-more.csv"
 EVALUATION = HERE.parent / "bench" / "data"
 NEAR = 0.6
 _WORD = re.compile(r"[^\W_]+")
@@ -37,10 +37,13 @@ def page_lines(*files: Path) -> list[list[str]]:
     return found
 
 
-def creative_rows(file: Path) -> list[dict[str, str]]:
-    """The rows of a CSV of products."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+def creative_rows(*files: Path) -> list[dict[str, str]]:
+    """The rows of CSVs of products."""
+    found: list[dict[str, str]] = []
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as lines:
+            found += csv.DictReader(lines)
+    return found
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
@@ -85,8 +88,8 @@ def text_of(columns: Sequence[str]) -> str:
 
 
 def main() -> None:
-    pages, tests = page_lines(PAGES), page_lines(*sorted(EVALUATION.glob("pages*.tsv")))
-    rows, test_rows = creative_rows(CREATIVES), creative_rows(EVALUATION / "products.csv")
+    pages, tests = page_lines(*PAGES), page_lines(*sorted(EVALUATION.glob("pages*.tsv")))
+    rows, test_rows = creative_rows(*CREATIVES), creative_rows(EVALUATION / "products.csv")
     texts, titles = [text_of(page) for page in pages], [page[1] for page in pages if page[1]]
     paths = Counter(path for page in pages for path in page[0].split("|"))
     ads = [row["output"] for row in rows]

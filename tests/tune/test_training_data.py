@@ -20,7 +20,7 @@ from data.card import (
 
 @pytest.fixture(scope="module")
 def pages() -> list[list[str]]:
-    return page_lines(PAGES)
+    return page_lines(*PAGES)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def tests() -> list[list[str]]:
 
 def test_every_path_has_three_pages(pages: list[list[str]], tests: list[list[str]]) -> None:
     seen = [path for page in pages for path in page[0].split("|")]
-    assert len(read_pages(PAGES)) == len(pages) > 3 * len(set(seen))
+    assert sum(len(read_pages(file)) for file in PAGES) == len(pages) > 3 * len(set(seen))
     assert {path for page in tests for path in page[0].split("|")} <= set(seen)
     assert min(seen.count(path) for path in set(seen)) >= 3
 
@@ -53,7 +53,8 @@ def test_titles_are_not_made_from_templates(pages: list[list[str]]) -> None:
 
 
 def test_creatives_keep_their_limits() -> None:
-    products, rows = read_products(CREATIVES), creative_rows(CREATIVES)
+    products = [product for file in CREATIVES for product in read_products(file)]
+    rows = creative_rows(*CREATIVES)
     assert len({row["company"] for row in rows}) == len(rows) == len(products)
     for product in products:
         assert len(product.reference) <= LIMITS[product.type]

@@ -32,11 +32,13 @@ def test_two_workers_and_the_death_of_one() -> None:
     try:
         expected = _logits(ReferenceEngine(checkpoint, slots=256, max_nodes=64))
         np.testing.assert_allclose(_logits(engine).logits, expected.logits, rtol=0, atol=5e-5)
+        assert not engine.lost
         os.kill(workers._executor.workers[1].proc.pid, signal.SIGKILL)
         with pytest.raises(EngineLost):
             _logits(engine)
         with pytest.raises(EngineLost):
             engine.open()
+        assert engine.lost
     finally:
         engine.shutdown()
 

@@ -45,8 +45,12 @@ class FakeBackend(Backend):
         self.running = 0
         self.cancelled = 0
         self.closed = False
+        self.is_lost = False
         self.catalogs = ["fake"]
         self.model = "fake-model"
+
+    def lost(self) -> bool:
+        return self.is_lost
 
     async def target(self, query: TargetQuery) -> TargetAnswer:
         self.targets.append(query)

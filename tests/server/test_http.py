@@ -2,9 +2,11 @@
 
 import asyncio
 
+import grpc
 import pytest
-from bidtrie.server import http
+from bidtrie.server import http, serve
 from bidtrie.server.http import HttpServer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 from server.conftest import Running
@@ -43,6 +45,21 @@ async def test_probes_follow_the_lifecycle(loading: Running) -> None:
     loading.server.refuse()
     assert (await get(port, "/health/ready"))[0] == 503
     assert (await get(port, "/health/live"))[0] == 200
+
+
+async def test_a_lost_engine_asks_for_a_restart(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "_WATCH_SECONDS", 0.01)
+    port = running.ports.http
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.ports.grpc}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        running.backend.is_lost = True
+        # Kubernetes takes it out of service by the one and starts it anew by the other.
+        assert (await get(port, "/health/ready"))[0] == 503
+        assert (await get(port, "/health/live"))[0] == 503
+        assert b"bidtrie_ready 0.0" in (await get(port, "/metrics"))[2]
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
 
 
 @pytest.mark.parametrize("path", ["/", "/metric", "/metrics/", "/health", "/health/ready/x", "/../metrics"])
@@ -115,7 +132,7 @@ def large_registry() -> CollectorRegistry:
 
 async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "CLIENT_SECONDS", 1.0)
-    server = HttpServer(large_registry(), lambda: True)
+    server = HttpServer(large_registry(), lambda: True, lambda: True)
     port = await server.start("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
@@ -132,7 +149,7 @@ async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.Monkey
 
 async def test_all_of_a_large_page_arrives() -> None:
     """The negative control of the test above."""
-    server = HttpServer(large_registry(), lambda: True)
+    server = HttpServer(large_registry(), lambda: True, lambda: True)
     port = await server.start("127.0.0.1", 0)
     status, _, body = await get(port, "/metrics")
     assert status == 200

@@ -44,6 +44,11 @@ class Engine(ABC):
 
     spec: EngineSpec
 
+    @property
+    def lost(self) -> bool:
+        """Whether every call raises EngineLost from now on: what computed has died. Any thread may ask."""
+        return False
+
     @abstractmethod
     def open(self, share: int | None = None, length: int | None = None) -> int:
         """A new sequence: empty, or sharing the first `length` (default: all) committed tokens of `share`.

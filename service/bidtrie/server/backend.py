@@ -38,6 +38,10 @@ class Backend(ABC):
         Closing the generator ends the work.
         """
 
+    def lost(self) -> bool:
+        """Whether nothing but a restart helps."""
+        return False
+
     @abstractmethod
     def status(self) -> Status:
         """What is loaded."""

@@ -36,9 +36,12 @@ def _plain(status: HTTPStatus, text: str = "", headers: tuple[str, ...] = ()) ->
 class HttpServer:
     """Serves a registry and the answers to "alive?" and "ready?"."""
 
-    def __init__(self, registry: CollectorRegistry, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, ready: Callable[[], bool], alive: Callable[[], bool]
+    ) -> None:
         self._registry = registry
         self._ready = ready
+        self._alive = alive
         self._server: asyncio.Server | None = None
         self._connections = 0
 
@@ -111,7 +114,9 @@ class HttpServer:
                 encode, content_type = choose_encoder(headers.get("accept", ""))
                 return _Response(HTTPStatus.OK, encode(self._registry), content_type)
             case "/health/live":
-                return _plain(HTTPStatus.OK, "alive")
+                if self._alive():
+                    return _plain(HTTPStatus.OK, "alive")
+                return _plain(HTTPStatus.SERVICE_UNAVAILABLE, "restart me")
             case "/health/ready":
                 if self._ready():
                     return _plain(HTTPStatus.OK, "ready")

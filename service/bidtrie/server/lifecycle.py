@@ -35,7 +35,12 @@ class Lifecycle:
 
     @property
     def ready(self) -> bool:
-        return self.state is State.READY
+        return self.state is State.READY and not self.lost
+
+    @property
+    def lost(self) -> bool:
+        """Whether the backend can answer nothing any more until the process is started anew."""
+        return self._backend is not None and self._backend.lost()
 
     @property
     def backend(self) -> Backend | None:

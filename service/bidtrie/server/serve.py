@@ -43,6 +43,8 @@ _SERVICES = tuple(
         (admin_pb2.DESCRIPTOR, "Admin"),
     )
 )
+#: Between two looks at whether the backend is lost.
+_WATCH_SECONDS = 1.0
 #: For the last responses to leave, after their handlers have ended.
 _FLUSH_SECONDS = 1.0
 
@@ -76,7 +78,10 @@ class Server:
     def __init__(self, options: ServerOptions, metrics: Metrics) -> None:
         self._options = options
         self._lifecycle = Lifecycle(metrics)
-        self._http = HttpServer(metrics.registry, lambda: self._lifecycle.ready)
+        self._http = HttpServer(
+            metrics.registry, lambda: self._lifecycle.ready, lambda: not self._lifecycle.lost
+        )
+        self._watch: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(options=_channel_options(options))
         wrapping = WrappingServer(self._grpc, metrics)
         self._health = health.aio.HealthServicer()
@@ -137,6 +142,7 @@ class Server:
         self._lifecycle.set_ready(backend)
         if self._lifecycle.ready:
             await self._set_health(serving=True)
+            self._watch = asyncio.create_task(self._watch_backend())
             logger.info("ready")
 
     def refuse(self) -> None:
@@ -146,6 +152,8 @@ class Server:
     async def stop(self) -> None:
         """Refuse new calls, let the running ones end, then close everything."""
         self._lifecycle.set_draining()
+        if self._watch is not None:
+            self._watch.cancel()
         await self._health.enter_graceful_shutdown()
         running = self._lifecycle.in_flight
         logger.info("draining", extra={"running": running, "seconds": self._options.drain_seconds})
@@ -156,6 +164,13 @@ class Server:
         await self._http.stop()
         gc.unfreeze()  # so that what is left is freed in order when the process ends
         logger.info("stopped", extra={"ended_early": ended})
+
+    async def _watch_backend(self) -> None:
+        """Tell gRPC's health checks, which are not asked but told, when the backend is lost."""
+        while not self._lifecycle.lost:
+            await asyncio.sleep(_WATCH_SECONDS)
+        await self._set_health(serving=False)
+        logger.error("the engine is lost: only a restart helps")
 
     async def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse

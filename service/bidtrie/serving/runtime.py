@@ -136,6 +136,10 @@ class Runtime(Backend):
         if serving is not self._serving and not serving.users:
             self._loader.submit(serving.shutdown)
 
+    def lost(self) -> bool:
+        """Whether an engine's workers have died: a restart makes new ones, nothing else does."""
+        return any(level.model.engine.lost for level in self._serving.levels)
+
     def status(self) -> Status:
         serving = self._serving
         engine = serving.model.engine

@@ -63,6 +63,10 @@ class VllmEngine(Engine):
         )
 
     @property
+    def lost(self) -> bool:
+        return self._failure is not None
+
+    @property
     def _nodes(self) -> KvTree:
         if self._failure is not None:
             raise EngineLost(str(self._failure)) from self._failure

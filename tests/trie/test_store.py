@@ -87,6 +87,22 @@ def test_replacing_takes_everything_of_the_old_one_away() -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["shop"]
 
 
+def test_what_is_the_same_stays_with_what_was_prepared_in_it() -> None:
+    folder = save_catalog(SHOP, "one")
+    save_trie(folder, Trie.build(SHOP, by_bytes, NEWLINE, HASH))
+    save_catalog(SHOP, "one")
+    assert stored_tokenizers(folder) == [HASH]
+    # Damage is mended, though the description is the same.
+    text = (folder / "segments.jsonl").read_bytes()
+    (folder / "segments.jsonl").write_bytes(text.replace(b"Shoes", b"Shoos"))
+    save_catalog(SHOP, "one")
+    assert (folder / "segments.jsonl").read_bytes() == text
+    # Another source is written down.
+    save_catalog(SHOP, "two")
+    assert describe_catalog(folder)["source"] == "two"
+    assert stored_tokenizers(folder) == []
+
+
 def fail_write(path: Path, data: bytes) -> None:
     raise OSError("disk full")
 

@@ -68,6 +68,10 @@ def test_split(pairs: Pairs) -> None:
     assert len(training) + len(held_out) == len(pairs)
     assert len(held_out.pages) == int(0.3 * len(pairs.pages))
     assert not {page.context for page in training.pages} & {page.context for page in held_out.pages}
+    # There is something to judge by, however little there is.
+    _, few = pairs.split(0.01)
+    assert (len(few.pages), len(few.products)) == (1, 1)
+    assert Pairs(pairs.pages[:1]).split(0.05) == (Pairs(pairs.pages[:1]), Pairs())
 
 
 def test_the_merged_adapter_is_what_was_trained(tuned: Path, tiny: Checkpoint) -> None:
@@ -81,7 +85,7 @@ def test_the_merged_adapter_is_what_was_trained(tuned: Path, tiny: Checkpoint) -
         np.testing.assert_allclose(tensor.dequantize(), theirs[name].numpy(), atol=2e-6)
         changed += not np.array_equal(tensor.dequantize(), tiny.tensors[name].dequantize())
     assert changed == 7 * tiny.config.num_layers
-    record = json.loads((tuned / TUNE_RECORD).read_text())
+    record = json.loads((tuned / TUNE_RECORD).read_text(), parse_constant=pytest.fail)
     assert record["base_content_hash"] == tiny.content_hash
     assert record["recipe"]["rank"] == 4
     # What the service will take it for.
@@ -216,6 +220,14 @@ def test_killed_from_outside(tiny_folder: Path, catalog: Catalog, tmp_path: Path
         (["--learning-rate", "7"], "--learning-rate: 7, expected"),
         (["--held-out", "PAIRS"], "pages are in --pairs too"),
         (["--pairs", "notes.txt"], r"notes.txt: expected a name that ends in .tsv or .csv"),
+        (
+            ["--pairs", "LONG"],
+            r"long.csv: output of 'Firm': has 31 characters, expected at most 30 for headline",
+        ),
+        (
+            ["--retriever-table", "PAIRS"],
+            r"--retriever-table: .*pages.tsv.*; expected tables that `python -m",
+        ),
     ],
 )
 def test_wrong_arguments(
@@ -230,7 +242,12 @@ def test_wrong_arguments(
     save_catalog(catalog, "test")
     pages = tmp_path / "pages.tsv"
     pages.write_text("Food\ta table\nTravel\ta train\n", encoding="utf-8")
-    given = [str(pages) if each == "PAIRS" else each for each in arguments]
+    long = tmp_path / "long.csv"
+    long.write_text(
+        f"company,industry,type,desc,output\nFirm,tea,headline,Tea.,{'x' * 31}\n", encoding="utf-8"
+    )
+    files = {"PAIRS": str(pages), "LONG": str(long)}
+    given = [files.get(each, each) for each in arguments]
     command = ["tune", str(tiny_folder), "--pairs", str(pages), "--catalog", "tiny", *given]
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
     assert isinstance(result.exception, InvalidInput)

@@ -239,8 +239,9 @@ def creative(
     """
     from bidtrie.cli.progress import track
     from bidtrie.client import Client
-    from bidtrie.evaluation.creative import read_products, save_texts, summarize, write
+    from bidtrie.evaluation.creative import check_metrics, read_products, save_texts, summarize, write
 
+    check_metrics()
     _check_files({"--save": save})
     chosen = read_products(products)[:limit]
     with _server(target, model, []) as address, Client(address) as client:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bidtrie.errors import BidtrieError, InvalidInput
+from bidtrie.errors import BidtrieError, CatalogError, InvalidInput
 
 
 def tune(
@@ -109,7 +109,11 @@ def tune(
     begun = time.monotonic()
     loaded = None if catalog is None else load_catalog(catalog)
     training = read_pairs(pairs, loaded)
-    tables = [WordVectors(file) for file in retriever_table or ()]
+    try:
+        tables = [WordVectors(file) for file in retriever_table or ()]
+    except CatalogError as error:
+        expected = "expected tables that `python -m bidtrie.retrieval.distill --without I/N` made"
+        raise InvalidInput.of("--retriever-table", f"{error}; {expected}") from None
     if held_out:
         judged = read_pairs(held_out, loaded)
     else:
@@ -152,5 +156,6 @@ def _print(summary: dict[str, object]) -> None:
     table = Table("held-out pairs, nats", "before", "after")
     for kind, unit in (("targeting", "a page"), ("creative", "a token")):
         before, after = summary[f"{kind}_nats_before"], summary[f"{kind}_nats_after"]
-        table.add_row(f"{kind}, {unit}", f"{before:.3f}", f"{after:.3f}")
+        cells = ["no pairs" if value != value else f"{value:.3f}" for value in (before, after)]
+        table.add_row(f"{kind}, {unit}", *cells)
     Console().print(table)

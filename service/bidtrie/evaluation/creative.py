@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from bidtrie.client import Client
-from bidtrie.errors import BidtrieError, InvalidInput
+from bidtrie.errors import BidtrieError, InvalidInput, Violation
 from bidtrie.trie.store import write_atomically
 from bidtrie.v1 import creative_pb2
 
@@ -19,6 +20,7 @@ from bidtrie.v1 import creative_pb2
 LIMITS = {"headline": 30, "headline_long": 90, "description": 150}
 _COLUMNS = ("company", "industry", "type", "desc", "output")
 _TIMEOUT_MS = 60_000
+_MOST_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +59,25 @@ def read_products(file: Path) -> list[LabelledProduct]:
             str(file), f"expected the columns {', '.join(_COLUMNS)}; missing: {', '.join(missing)}"
         )
     products = []
+    problems: list[Violation] = []
     for row in reader:
-        if row["type"] not in LIMITS or not all(row[column] for column in _COLUMNS):
-            where = f"{file.name}:{reader.line_num}"
-            raise InvalidInput.of(
-                where, f"expected text in every column and one of {', '.join(LIMITS)} as type"
-            )
+        where = f"{file.name}:{reader.line_num}"
+        if empty := [column for column in _COLUMNS if not row[column]]:
+            problems.append(Violation(where, f"{', '.join(empty)}: expected text, found nothing"))
+            continue
+        if row["type"] not in LIMITS:
+            problems.append(Violation(where, f"type is {row['type']!r}, expected one of {', '.join(LIMITS)}"))
+            continue
         name = row["company"]
         described = row["desc"].replace("<company>", name)
         reference = row["output"].replace("<company>", name)
         products.append(LabelledProduct(name, row["industry"], row["type"], described, reference))
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS_SHOWN
+        shown = problems[:_MOST_PROBLEMS_SHOWN]
+        raise InvalidInput(
+            shown + ([Violation(str(file), f"{more} more lines are wrong")] if more > 0 else [])
+        )
     if not products:
         raise InvalidInput.of(str(file), "holds no product")
     return products
@@ -104,17 +115,20 @@ def save_texts(file: Path, products: Sequence[LabelledProduct], written: Sequenc
     write_atomically(file, ("\n".join(lines) + "\n").encode())
 
 
+def check_metrics() -> None:
+    """Raise BidtrieError where `summarize` would miss a package."""
+    if not all(find_spec(name) for name in ("nltk", "rouge_score", "sacrebleu")):
+        raise BidtrieError('eval creative needs: pip install "bidtrie[bench]"')
+
+
 def summarize(products: Sequence[LabelledProduct], written: Sequence[Written]) -> dict[str, float | int]:
     """BLEU (0 to 100), METEOR and ROUGE-L (0 to 1) against the references, and what the texts are like.
 
     METEOR matches words and stems only: its synonyms need WordNet, which would have to be downloaded.
     """
-    try:
-        from nltk.translate.meteor_score import single_meteor_score
-        from rouge_score.rouge_scorer import RougeScorer
-        from sacrebleu import corpus_bleu
-    except ImportError as error:
-        raise BidtrieError('eval creative needs: pip install "bidtrie[bench]"') from error
+    from nltk.translate.meteor_score import single_meteor_score
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu import corpus_bleu
 
     texts = [each.text for each in written]
     references = [product.reference for product in products]

@@ -1,5 +1,6 @@
 """A catalog prepared for a model: its token trie, its prior and its retriever."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from bidtrie.trie.prior_store import load_prior, save_prior
 from bidtrie.trie.prompt import PROMPT_VERSION, fixed_tokens, neutral_contexts, render, terminator
 from bidtrie.trie.store import load_catalog, load_or_build_trie
 from bidtrie.trie.trie import Trie
+
+logger = logging.getLogger(__name__)
 
 #: Runs a job to its end: by a scheduler among others, or on an engine alone.
 RunJob = Callable[[Job[Float32]], Float32]
@@ -74,6 +77,11 @@ def _load_or_compute_prior(
     key = f"{engine.spec.model_hash}-{PROMPT_VERSION}"
     prior = load_prior(folder, trie, key)
     if prior is None:
+        # Minutes for a large catalog: whoever waits for a server should know what for.
+        logger.info(
+            "preparing a catalog for the model, once; `bidtrie catalog build --model` does it beforehand",
+            extra={"catalog": folder.name},
+        )
         prior = _compute_prior(trie, tokenizer, engine, run, progress)
         save_prior(folder, trie, key, prior)
     if len(prior) == len(trie):

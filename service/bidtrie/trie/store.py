@@ -59,6 +59,8 @@ def list_catalogs() -> list[str]:
 def save_catalog(catalog: Catalog, source: str) -> Path:
     """Write a catalog under home and return its folder; one of the same name is replaced as a whole, its tries too.
 
+    One that says the same already stays as it is, with all that was prepared in it for models.
+
     source  says for people where it came from
     """
     target = catalog_folder(catalog.name)
@@ -71,6 +73,8 @@ def save_catalog(catalog: Catalog, source: str) -> Path:
         "segments": len(catalog),
         "tiers": [counts[tier] for tier in range(1, max(counts) + 1)],
     }
+    if _says_the_same(target, described):
+        return target
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         fresh.mkdir(parents=True)
@@ -87,6 +91,15 @@ def save_catalog(catalog: Catalog, source: str) -> Path:
     except OSError as error:
         raise CatalogError(f"catalog {catalog.name}: cannot be written to {target}: {error}") from error
     return target
+
+
+def _says_the_same(folder: Path, described: dict[str, object]) -> bool:
+    try:
+        same = describe_catalog(folder) == described
+    except CatalogError:
+        return False
+    # Undamaged, and with its index.
+    return same and _map_segments(folder, str(described["version"])) is not None
 
 
 def load_catalog(name_or_folder: str | Path) -> Catalog:

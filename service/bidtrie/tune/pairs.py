@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bidtrie.errors import InvalidInput
-from bidtrie.evaluation.creative import LabelledProduct, read_products
+from bidtrie.errors import InvalidInput, Violation
+from bidtrie.evaluation.creative import LIMITS, LabelledProduct, read_products
 from bidtrie.evaluation.pages import Page, read_pages
 from bidtrie.trie.catalog import Catalog
 
 _PAGES, _PRODUCTS = ".tsv", ".csv"
+_MOST_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +24,24 @@ class Pairs:
         return len(self.pages) + len(self.products)
 
     def split(self, share: float) -> tuple["Pairs", "Pairs"]:
-        """Two parts, the second one with about this share of each kind, spread evenly over the files' order."""
+        """Two parts, the second one with about this share of each kind, spread evenly over the files' order.
+
+        Of two pairs of a kind and more, one at least is in it: there has to be something to judge by.
+        """
         kept, held = [], []
         for each in (self.pages, self.products):
-            # Where the running count of held-out pairs goes up.
-            out = [int((i + 1) * share) > int(i * share) for i in range(len(each))]
-            kept.append(tuple(pair for pair, is_out in zip(each, out, strict=True) if not is_out))
-            held.append(tuple(pair for pair, is_out in zip(each, out, strict=True) if is_out))
+            count = max(int(len(each) * share), int(len(each) > 1))
+            out = {(i + 1) * len(each) // count - 1 for i in range(count)}
+            kept.append(tuple(pair for i, pair in enumerate(each) if i not in out))
+            held.append(tuple(pair for i, pair in enumerate(each) if i in out))
         return Pairs(*kept), Pairs(*held)  # type: ignore[arg-type]
 
 
 def read_pairs(files: Sequence[Path], catalog: Catalog | None) -> Pairs:
     """Pairs of files: .tsv as `bidtrie eval targeting` reads it, .csv as `bidtrie eval creative` does.
 
-    Raises InvalidInput naming file and line; pages need a catalog, which has to hold every expected path.
+    Raises InvalidInput naming file and line; pages need a catalog, which has to hold every expected path; the texts of
+    ads keep their type's limit, which is in the prompt.
     """
     pages: list[Page] = []
     products: list[LabelledProduct] = []
@@ -46,7 +51,22 @@ def read_pairs(files: Sequence[Path], catalog: Catalog | None) -> Pairs:
                 raise InvalidInput.of("--catalog", f"is missing, expected the catalog of the pages in {file}")
             pages += read_pages(file, catalog)
         elif file.suffix == _PRODUCTS:
-            products += read_products(file)
+            read = read_products(file)
+            _check_lengths(file, read)
+            products += read
         else:
             raise InvalidInput.of(str(file), f"expected a name that ends in {_PAGES} or {_PRODUCTS}")
     return Pairs(tuple(pages), tuple(products))
+
+
+def _check_lengths(file: Path, products: Sequence[LabelledProduct]) -> None:
+    long = [each for each in products if len(each.reference) > LIMITS[each.type]]
+    if long:
+        shown = [
+            Violation(
+                f"{file.name}: output of {each.company!r}",
+                f"has {len(each.reference)} characters, expected at most {LIMITS[each.type]} for {each.type}",
+            )
+            for each in long[:_MOST_PROBLEMS_SHOWN]
+        ]
+        raise InvalidInput(shown)

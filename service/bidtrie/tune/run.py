@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -177,6 +178,11 @@ def _serving(recipe: Recipe, catalog: Catalog | None) -> dict[str, Any]:
     return {SERVING: {"prior_weight": 0.0, **beside, "catalogs": [catalog.name, catalog.version]}}
 
 
+def _to_json(losses: Losses) -> dict[str, float | None]:
+    """A kind of pair that there was none of has no loss."""
+    return {kind: None if math.isnan(value) else value for kind, value in asdict(losses).items()}
+
+
 def _write(
     out: Path,
     base: str,
@@ -213,18 +219,20 @@ def _write(
             for name, each in zip(("training", "held_out"), pairs, strict=True)
         },
         "losses": {
-            "before": asdict(tuned.before),
-            "after": asdict(tuned.after),
+            "before": _to_json(tuned.before),
+            "after": _to_json(tuned.after),
             "best_step": tuned.best_step,
         },
-        "looks": [asdict(look) for look in trainer.state.looks],
+        "looks": [asdict(look) | {"held_out": _to_json(look.held_out)} for look in trainer.state.looks],
     }
     target = out.resolve()
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         fresh.mkdir()
         write_adapter(model, base, fresh)
-        (fresh / TUNE_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (fresh / TUNE_RECORD).write_text(
+            json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
         fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

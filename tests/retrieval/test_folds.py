@@ -17,10 +17,10 @@ def test_a_page_is_in_one_fold_and_folds_are_about_equal() -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "4/4", "0/1", "-1/4", "a/b", "1/2/3", "0/0"])
 def test_other_folds_are_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="without"):
-        parse_fold(text)
+    with pytest.raises(InvalidInput, match="--fold: "):
+        parse_fold(text, "--fold")
 
 
 def test_folds_are_read() -> None:
-    assert parse_fold("0/4") == (0, 4)
-    assert parse_fold("3/4") == (3, 4)
+    assert parse_fold("0/4", "--fold") == (0, 4)
+    assert parse_fold("3/4", "--fold") == (3, 4)

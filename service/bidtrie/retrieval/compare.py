@@ -16,6 +16,7 @@ import typer
 
 from bidtrie.evaluation.pages import Page, read_pages
 from bidtrie.retrieval.base import Float32, Retriever
+from bidtrie.retrieval.folds import fold_of, parse_fold
 from bidtrie.retrieval.hybrid import HybridRetriever
 from bidtrie.retrieval.lexical import LexicalRetriever
 from bidtrie.retrieval.semantic import SemanticRetriever
@@ -64,10 +65,17 @@ def sentence_model_scores(catalog: Catalog, folder: Path) -> dict[str, Scores]:
 
 
 def main(
-    pages: Annotated[Path, typer.Option(help="Labelled contexts, a TSV as for `bidtrie eval targeting`.")],
+    pages: Annotated[
+        list[Path],
+        typer.Option(help="Labelled contexts, TSVs as for `bidtrie eval targeting`; give it several times."),
+    ],
     catalog: Annotated[str, typer.Option(help="Name of the catalog that they are labelled with.")],
     model: Annotated[Path | None, typer.Option(help="Folder of all-MiniLM-L6-v2.")] = None,
     table: Annotated[Path, typer.Option(help="Word vectors to use.")] = TABLE_PATH,
+    fold: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Only the contexts that `distill --without I/N` leaves out."),
+    ] = None,
 ) -> None:
     """Compare the retrievers."""
     labels = load_catalog(catalog)
@@ -76,7 +84,10 @@ def main(
     compared: dict[str, Scores] = {each.name: each.scores for each in retrievers}
     if model is not None:
         compared |= sentence_model_scores(labels, model)
-    contexts = read_pages(pages, labels)
+    contexts = [page for file in pages for page in read_pages(file, labels)]
+    if fold is not None:
+        number, folds = parse_fold(fold, "--fold")
+        contexts = [page for page in contexts if fold_of(page.context, folds) == number]
     texts = [retrieval_text(page.context) for page in contexts]
     typer.echo(f"{len(contexts)} contexts: top tier right, path right, microseconds a query")
     for name, scores in compared.items():

@@ -223,7 +223,7 @@ def main(
     labels = load_catalog(catalog)
     contexts = [page for file in pages for page in read_pages(file, labels)]
     if without is not None:
-        fold, folds = parse_fold(without)
+        fold, folds = parse_fold(without, "--without")
         contexts = [page for page in contexts if fold_of(page.context, folds) != fold]
     sentence_model = SentenceModel(model)
     pieces, vectors = distil(sentence_model, recipe)

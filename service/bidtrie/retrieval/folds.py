@@ -18,10 +18,10 @@ def fold_of(context: PageContext, folds: int) -> int:
     return zlib.crc32(retrieval_text(context).encode()) % folds
 
 
-def parse_fold(text: str) -> tuple[int, int]:
-    """The fold and the number of folds of "i/n"; InvalidInput naming --without otherwise."""
+def parse_fold(text: str, flag: str) -> tuple[int, int]:
+    """The fold and the number of folds of "i/n"; InvalidInput naming the flag otherwise."""
     found = re.fullmatch(r"(\d{1,3})/(\d{1,3})", text)
     fold, folds = map(int, found.groups()) if found else (0, 0)
     if not fold < folds or folds < 2:
-        raise InvalidInput.of("--without", f"{text!r}, expected i/n with i from 0 to n - 1 and n from 2 on")
+        raise InvalidInput.of(flag, f"{text!r}, expected i/n with i from 0 to n - 1 and n from 2 on")
     return fold, folds

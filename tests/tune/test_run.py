@@ -22,6 +22,7 @@ from bidtrie.trie.store import save_catalog
 from bidtrie.tune.pairs import Pairs
 from bidtrie.tune.recipe import Method, Recipe
 from bidtrie.tune.run import tune
+from bidtrie.tune.targeting_examples import Shares
 from bidtrie.tune.torch_model import torch_model
 from bidtrie.tune.trainer import State, Trainer
 from typer.testing import CliRunner
@@ -47,6 +48,8 @@ def tuned(
     out = tmp_path_factory.mktemp("run") / "out"
     result = tune(tiny_folder, pairs, Pairs(), catalog, replace(RECIPE, seed=1), out)
     assert result.steps == result.total
+    # With nothing to judge by, the last weights are kept.
+    assert result.best_step == result.steps
     return out
 
 
@@ -96,18 +99,21 @@ def test_the_merged_adapter_is_what_was_trained(tuned: Path, tiny: Checkpoint) -
 
 
 def test_the_retriever_of_each_fold_takes_part(
-    tuned: Path, tiny_folder: Path, catalog: Catalog, pairs: Pairs, tmp_path: Path
+    tiny_folder: Path, catalog: Catalog, pairs: Pairs, tmp_path: Path
 ) -> None:
-    table = package_vectors()
-    same = tmp_path / "same"
-    tune(tiny_folder, pairs, Pairs(), catalog, replace(RECIPE, seed=1), same, word_vectors=[table, table])
-    assert files(same)[ADAPTER_WEIGHTS] == files(tuned)[ADAPTER_WEIGHTS]
-    # The control: vectors that say the contrary.
-    turned = WordVectors()
+    recipe = replace(RECIPE, epochs=2, shares=Shares(beside_retriever=0.5))
+    table, turned = package_vectors(), WordVectors()
     turned._scales = -turned._scales[np.random.default_rng(0).permutation(len(turned._scales))]
-    other = tmp_path / "other"
-    tune(tiny_folder, pairs, Pairs(), catalog, replace(RECIPE, seed=1), other, word_vectors=[table, turned])
-    assert files(other)[ADAPTER_WEIGHTS] != files(tuned)[ADAPTER_WEIGHTS]
+
+    def made(name: str, *tables: WordVectors) -> bytes:
+        tune(tiny_folder, pairs, Pairs(), catalog, recipe, tmp_path / name, word_vectors=tables)
+        record = json.loads((tmp_path / name / TUNE_RECORD).read_text())
+        assert record["bidtrie_serving"]["retriever_weight"] == recipe.retriever_weight
+        return files(tmp_path / name)[ADAPTER_WEIGHTS]
+
+    assert made("package") == made("same", table, table)
+    # The control: vectors that say the contrary.
+    assert made("package-again") != made("other", table, turned)
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(

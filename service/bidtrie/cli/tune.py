@@ -47,7 +47,7 @@ def tune(
         typer.Option(
             min=0, max=1, help="Share of pages learned with the retriever's score added, as served."
         ),
-    ] = 0.5,
+    ] = 0.0,
     retriever_weight: Annotated[
         float, typer.Option(help="What the retriever's score counts in those pages.")
     ] = 1.5,

@@ -2,7 +2,7 @@
 
 Fields are left out at random (a bid request often has nothing but a title, or nothing but an app's name), and a share
 of the examples is asked among a shortlist only, the retriever's nearest segments and the right one: the siblings that
-are easily taken for each other. Another share is learned beside the retriever, as the two are served together: a
+are easily taken for each other. A share may be learned beside the retriever, as the two are served together: a
 child's logit gets the best of the retriever's scores below it, so that what the retriever knows need not be learned.
 """
 
@@ -30,7 +30,7 @@ class Shares:
     no_keywords: float = 0.5
     no_title: float = 0.1
     shortlist: float = 0.25
-    beside_retriever: float = 0.5
+    beside_retriever: float = 0.0
 
 
 #: As the pages are, all segments in question: how a model is judged.

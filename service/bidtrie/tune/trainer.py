@@ -201,12 +201,14 @@ class Trainer:
         state.looks.append(Look(state.step, state.running / max(1, state.running_steps), seen))
         state.running, state.running_steps = 0.0, 0
         # What the recipe weighs in training it weighs here; kinds that are absent do not count.
-        score = sum(
+        weighed = [
             weight * value
             for weight, value in ((1.0, seen.targeting), (self.recipe.creative_weight, seen.creative))
             if not math.isnan(value)
-        )
-        if score < state.best:
+        ]
+        score = sum(weighed)
+        # With nothing to judge by, the latest weights are the ones to keep.
+        if score < state.best or not weighed:
             state.best, state.best_step, state.since_best = score, state.step, 0
             self._best = self._weights()
         else:

@@ -51,6 +51,8 @@ def test_the_service_is_asked_by_every_ranker() -> None:
     wanted = {"title": "A title", "description": "Text", "keywords": ("one",), "app_name": "An app"}
     # All that the service gives: the probabilities are over them.
     wanted |= {"catalog": "small", "top_k": MAX_TOP_K}
+    # A busy machine must not pass the retriever's answers off as the model's.
+    wanted |= {"allow_partial": False, "allow_fallback": False}
     assert all(request.items() >= wanted.items() for request in asked)
     assert [request["ranker"] for request in asked] == [
         targeting_pb2.RANKER_AUTO,

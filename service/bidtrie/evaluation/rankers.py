@@ -12,7 +12,8 @@ from bidtrie.v1 import targeting_pb2
 
 #: As many segments as the service returns: their scores make the probabilities. A search goes on longer for more.
 _TOP_K = 50
-_TIMEOUT_MS = 30_000
+#: No answer is cut short or left to a stand-in: it is the rankers that are judged, not this machine.
+_TIMEOUT_MS = 600_000
 _RANKERS = {
     "default": targeting_pb2.RANKER_AUTO,
     "retriever": targeting_pb2.RANKER_RETRIEVER,
@@ -34,6 +35,8 @@ def service_rankers(client: Client, catalog: str) -> dict[str, Rank]:
                 catalog=catalog,
                 top_k=_TOP_K,
                 ranker=ranker,
+                allow_partial=False,
+                allow_fallback=False,
                 timeout_ms=_TIMEOUT_MS,
             )
             segments = [

@@ -45,7 +45,9 @@ def map_arrays(path: Path, names: tuple[str, ...]) -> tuple[dict[str, str], dict
             header = json.loads(raw.read(length))
         arrays = {name: _map(path, 8 + length, name, header[name]) for name in names}
     except KeyError as error:
-        raise CatalogError(f"{path}: holds no {error}, expected {', '.join(names)}") from error
+        raise CatalogError(
+            f"{path}: cannot be read: holds no {error}, expected {', '.join(names)}"
+        ) from error
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise CatalogError(f"{path}: cannot be read: {error}") from error
     if metadata.get("checksum") != _checksum(arrays):

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_MOST_LINES_SHOWN = 20
+
 
 class BidtrieError(Exception):
     """Base of every error that bidtrie raises on purpose."""
@@ -26,6 +28,13 @@ class InvalidInput(BidtrieError):
     @classmethod
     def of(cls, field: str, description: str) -> "InvalidInput":
         return cls([Violation(field, description)])
+
+    @classmethod
+    def of_lines(cls, file: str, problems: Sequence[Violation]) -> "InvalidInput":
+        """What is wrong with the lines of a file: the first 20, and how many more there are."""
+        more = len(problems) - _MOST_LINES_SHOWN
+        shown = list(problems[:_MOST_LINES_SHOWN])
+        return cls(shown + ([Violation(file, f"{more} more lines are wrong")] if more > 0 else []))
 
 
 class ModelError(BidtrieError):

@@ -89,8 +89,8 @@ def targeting(
     chosen = read_pages(pages, loaded)[:limit]
     if field:
         chosen = with_only(chosen, field)
-    if not chosen:
-        raise InvalidInput.of("--field", f"no page of {pages} has {' or '.join(field or ())}")
+        if not chosen:
+            raise InvalidInput.of("--field", f"no page of {pages} has {' or '.join(field)}")
     # Without a cache: what one ranker asks, another may ask again.
     with _server(target, model, [catalog], ["--cache-bytes", "0"]) as address, Client(address) as client:
         rankers = service_rankers(client, catalog) | baselines(loaded)

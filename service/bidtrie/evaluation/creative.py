@@ -20,7 +20,6 @@ from bidtrie.v1 import creative_pb2
 LIMITS = {"headline": 30, "headline_long": 90, "description": 150}
 _COLUMNS = ("company", "industry", "type", "desc", "output")
 _TIMEOUT_MS = 60_000
-_MOST_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +72,7 @@ def read_products(file: Path) -> list[LabelledProduct]:
         reference = row["output"].replace("<company>", name)
         products.append(LabelledProduct(name, row["industry"], row["type"], described, reference))
     if problems:
-        more = len(problems) - _MOST_PROBLEMS_SHOWN
-        shown = problems[:_MOST_PROBLEMS_SHOWN]
-        raise InvalidInput(
-            shown + ([Violation(str(file), f"{more} more lines are wrong")] if more > 0 else [])
-        )
+        raise InvalidInput.of_lines(str(file), problems)
     if not products:
         raise InvalidInput.of(str(file), "holds no product")
     return products

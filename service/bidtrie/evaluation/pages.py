@@ -13,8 +13,6 @@ from bidtrie.errors import InvalidInput, Violation
 from bidtrie.requests import PageContext
 from bidtrie.trie.catalog import Catalog
 
-_MOST_PROBLEMS_SHOWN = 20
-
 
 class PageField(StrEnum):
     """What a page's context consists of, by the names of `PageContext`."""
@@ -77,11 +75,7 @@ def read_pages(file: Path, catalog: Catalog | None = None) -> list[Page]:
             context = PageContext(title=title, description=description, keywords=words, app_name=app_name)
             pages.append(Page(expected, context))
     if problems:
-        more = len(problems) - _MOST_PROBLEMS_SHOWN
-        shown = problems[:_MOST_PROBLEMS_SHOWN]
-        raise InvalidInput(
-            shown + ([Violation(str(file), f"{more} more lines are wrong")] if more > 0 else [])
-        )
+        raise InvalidInput.of_lines(str(file), problems)
     if not pages:
         raise InvalidInput.of(str(file), "holds no page")
     return pages

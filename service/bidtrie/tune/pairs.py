@@ -10,7 +10,6 @@ from bidtrie.evaluation.pages import Page, read_pages
 from bidtrie.trie.catalog import Catalog
 
 _PAGES, _PRODUCTS = ".tsv", ".csv"
-_MOST_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +59,13 @@ def read_pairs(files: Sequence[Path], catalog: Catalog | None) -> Pairs:
 
 
 def _check_lengths(file: Path, products: Sequence[LabelledProduct]) -> None:
-    long = [each for each in products if len(each.reference) > LIMITS[each.type]]
-    if long:
-        shown = [
-            Violation(
-                f"{file.name}: output of {each.company!r}",
-                f"has {len(each.reference)} characters, expected at most {LIMITS[each.type]} for {each.type}",
-            )
-            for each in long[:_MOST_PROBLEMS_SHOWN]
-        ]
-        raise InvalidInput(shown)
+    problems = [
+        Violation(
+            f"{file.name}: output of {each.company!r}",
+            f"has {len(each.reference)} characters, expected at most {LIMITS[each.type]} for {each.type}",
+        )
+        for each in products
+        if len(each.reference) > LIMITS[each.type]
+    ]
+    if problems:
+        raise InvalidInput.of_lines(str(file), problems)

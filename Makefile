@@ -49,14 +49,13 @@ bench-peers: $(VENV)/.dev
 	$(BIN)/bidtrie model fetch smollm2-135m
 	$(BIN)/python -m bench.peers.setup
 
-# On a machine with a GPU, nvcc and a PyTorch that can use them (PYTHON says whose): builds the CUDA kernels for that GPU, checks
-# them against float64, and measures. The last line is one JSON object.
+# On a machine with a GPU, nvcc and a PyTorch that can use them (PYTHON says whose): installs bidtrie with the CUDA kernels for
+# that GPU beside it, checks them against float64, and measures. The last line is one JSON object. Without a network, where what
+# builds is installed: PIP_FLAGS=--no-build-isolation.
 gpu-check:
-	cmake -S . -B $(BUILD)/cuda -DBIDTRIE_PYTHON=OFF -DBIDTRIE_CUDA=ON -DCMAKE_BUILD_TYPE=Release \
-	  -DCMAKE_CUDA_ARCHITECTURES=native
-	cmake --build $(BUILD)/cuda --target bidtrie_cuda --parallel
-	cmake --install $(BUILD)/cuda --component cuda --prefix service
-	PYTHONPATH=service:. $(PYTHON) -m bench.gpu_check
+	BIDTRIE_CUDA=1 $(PYTHON) -m pip install --quiet --no-deps --upgrade --target $(BUILD)/gpu $(PIP_FLAGS) \
+	  -Ccmake.define.CMAKE_CUDA_ARCHITECTURES=native .
+	PYTHONPATH=$(BUILD)/gpu:. $(PYTHON) -m bench.gpu_check
 
 # The vLLM engine beside stock vLLM, both on the CPU.
 bench-vllm: .venv-vllm/bidtrie

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench.gpu import correctness, speed
+from bench.gpu import correctness, ops, speed
 
 
 def check(device: torch.device, seed: int, quick: bool) -> dict[str, Any]:
@@ -26,6 +26,7 @@ def check(device: torch.device, seed: int, quick: bool) -> dict[str, Any]:
     failed: list[str] = []
     count = 0
     parts = [correctness.linears, correctness.invariance, correctness.attentions, correctness.heads]
+    parts += [ops.on_codes, ops.on_plain_weights, ops.attentions]
     for part in parts:
         for at, case in enumerate(part(device, seed)):
             if quick and at % 97:
@@ -34,7 +35,8 @@ def check(device: torch.device, seed: int, quick: bool) -> dict[str, Any]:
             worst[case.kernel] = max(worst.get(case.kernel, 0.0), case.error_of_bound)
             if not case.error_of_bound <= 1:
                 failed.append(f"{case.kernel} {case.name}: {case.error_of_bound:.3g}")
-    missed = [case.name for case in correctness.controls(device, seed) if case.error_of_bound <= 1]
+    wrong = [*correctness.controls(device, seed), *ops.controls(device, seed)]
+    missed = [case.name for case in wrong if case.error_of_bound <= 1]
     failed += [f"negative control not caught: {name}" for name in missed]
     by_kernel = {name: round(value, 4) for name, value in worst.items()}
     return {"cases": count, "failed": failed, "error_of_bound": by_kernel}

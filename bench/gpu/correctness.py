@@ -12,8 +12,8 @@ from bidtrie.models.group_tensor import GroupFormat
 from bench.gpu.matrices import dense, magnitudes, random_matrix
 
 #: Distance from 1 to the next float32: what a sum in a tensor core may lose, which need not round to nearest.
-_STEP = 2.0**-23
-_ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+STEP = 2.0**-23
+ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
 FORMATS = [
     *(GroupFormat(4, group) for group in (16, 32, 64, 96, 128, 256)),
@@ -65,15 +65,15 @@ def _linear(
     packed(x, bias, out)
     wanted = x.double() @ exact.T + bias.double()
     # Each product of 16 columns, each group and each part adds once more to a sum of at most this size.
-    bound = (packed.cols / 8 + 32) * _STEP * (x.double().abs() @ sizes.T + bias.double().abs())
+    bound = (packed.cols / 8 + 32) * STEP * (x.double().abs() @ sizes.T + bias.double().abs())
     part = ((out.double() - wanted).abs() / bound).max().item()
     rounded = packed(x, bias)
     if not torch.equal(rounded, out.to(type)):
         part = float("inf")
-    return Case("linear", f"{format.name} {packed.rows}x{packed.cols} nodes {nodes} {type}", _not_nan(part))
+    return Case("linear", f"{format.name} {packed.rows}x{packed.cols} nodes {nodes} {type}", not_nan(part))
 
 
-def _not_nan(part: float) -> float:
+def not_nan(part: float) -> float:
     return float("inf") if part != part else part
 
 
@@ -99,7 +99,7 @@ def attentions(device: torch.device, seed: int) -> Iterator[Case]:
     }
     at = 0
     for head_size, heads, kv_heads in ((64, 9, 3), (64, 4, 4), (128, 32, 8), (128, 28, 4)):
-        for page_size in (16, 32):
+        for page_size in (1, 16, 32):
             for shape, make in trees.items():
                 for prefixes, nodes in (
                     ([0], [1]),
@@ -170,6 +170,7 @@ def _attention(
         table.to(device),
         torch.tensor(first, dtype=torch.int32, device=device),
         torch.tensor(prefixes, dtype=torch.int32, device=device),
+        torch.tensor(lengths, dtype=torch.int32, device=device),
         mask32.to(device),
     )
     attention = TreeAttention(
@@ -194,14 +195,14 @@ def _attention(
         # Weights are rounded to 16 bits before they meet the values, and scores carry float32's error into the
         # exponent; then the sums and the output are rounded.
         relative = (
-            _ROUNDING[type] + 4 * (head_size / 8 + 8) * _STEP * sizes.amax() + (lengths[s] / 4 + 64) * _STEP
+            ROUNDING[type] + 4 * (head_size / 8 + 8) * STEP * sizes.amax() + (lengths[s] / 4 + 64) * STEP
         )
         bound = (
             2 * relative * torch.einsum("hnl,lhd->nhd", weights, v.abs())
-            + _ROUNDING[type] * wanted.abs()
+            + ROUNDING[type] * wanted.abs()
             + 1e-7
         )
-        part = max(part, _not_nan(((out[first[s] : first[s + 1]] - wanted).abs() / bound).max().item()))
+        part = max(part, not_nan(((out[first[s] : first[s + 1]] - wanted).abs() / bound).max().item()))
     name = f"{shape} heads {heads}/{kv_heads}x{head_size} page {page_size} prefix {prefixes} nodes {nodes}"
     return Case("tree_attention", f"{name} splits {splits} {type}", part)
 
@@ -226,7 +227,7 @@ def heads(device: torch.device, seed: int) -> Iterator[Case]:
                 wanted_ids = ids[begin:end].long()
                 known = (wanted_ids >= 0) & (wanted_ids < 5000)
                 weights, x = head[wanted_ids.clamp(0, 4999)].double(), hidden[row].double()
-                bound = (cols / 32 + 16) * _STEP * (weights.abs() @ x.abs()) + 1e-12
+                bound = (cols / 32 + 16) * STEP * (weights.abs() @ x.abs()) + 1e-12
                 error = (logits[begin:end].double() - weights @ x).abs()[known]
                 part = max([part, *(error / bound[known]).tolist()])
                 if not torch.isneginf(logits[begin:end][~known]).all():
@@ -246,7 +247,7 @@ def heads(device: torch.device, seed: int) -> Iterator[Case]:
                         / 2e-6
                         / (1 + abs(exact[index].item())),
                     )
-            yield Case("candidate_head", f"{cols} columns {type}", _not_nan(part))
+            yield Case("candidate_head", f"{cols} columns {type}", not_nan(part))
 
 
 def controls(device: torch.device, seed: int) -> Iterator[Case]:

@@ -256,6 +256,7 @@ def _attention(model: Shape, nodes: int, prefix: int, device: torch.device, dens
         torch.arange(pages, dtype=torch.int32, device=device)[None],
         torch.tensor([0, nodes], dtype=torch.int32, device=device),
         torch.tensor([prefix], dtype=torch.int32, device=device),
+        torch.tensor([length], dtype=torch.int32, device=device),
         torch.where(mask64 >= 2**31, mask64 - 2**32, mask64).int().to(device),
     )
     kernel = TreeAttention(model.heads, model.kv_heads, model.head_size, 1, nodes, length, device)

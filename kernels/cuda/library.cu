@@ -98,8 +98,9 @@ int bidtrie_tree_attention(int type, std::int64_t head_size, std::int64_t heads,
                            const void* values, std::int64_t page_stride, std::int64_t slot_stride,
                            std::int64_t head_stride, std::int64_t page_size, const std::int32_t* page_table,
                            std::int64_t max_pages, const std::int32_t* first_node,
-                           const std::int32_t* prefix_length, const std::uint32_t* mask,
-                           std::int64_t mask_words, float scale, int splits, void* workspace, void* stream) {
+                           const std::int32_t* prefix_length, const std::int32_t* length,
+                           const std::uint32_t* mask, std::int64_t mask_words, float scale, int splits,
+                           void* workspace, void* stream) {
   cuda::TreeAttention a{};
   a.type = static_cast<cuda::Float>(type);
   a.head_size = size(head_size);
@@ -121,6 +122,7 @@ int bidtrie_tree_attention(int type, std::int64_t head_size, std::int64_t heads,
   a.max_pages = size(max_pages);
   a.first_node = first_node;
   a.prefix_length = prefix_length;
+  a.length = length;
   a.mask = mask;
   a.mask_words = size(mask_words);
   a.scale = scale;

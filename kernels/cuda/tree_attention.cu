@@ -37,6 +37,7 @@ cudaError_t tree_attention(const TreeAttention& a, cudaStream_t stream) {
   k.page_table = a.page_table;
   k.first_node = a.first_node;
   k.prefix_length = a.prefix_length;
+  k.length = a.length;
   k.mask = a.mask;
   k.scale = a.scale * 1.4426950408889634f;
   if (a.splits > 1) {

@@ -10,7 +10,7 @@ struct AttentionKernel {
   void* out;
   std::size_t query_stride, out_stride, page_stride, slot_stride, head_stride;
   int page_size, max_pages, sequences, group, mask_words;
-  const std::int32_t *page_table, *first_node, *prefix_length;
+  const std::int32_t *page_table, *first_node, *prefix_length, *length;
   const std::uint32_t* mask;
   float scale;  // times log2(e)
   std::uint32_t* counters;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(32 * kAttentionWarps) tree_attention_kernel(At
   const int g = lane / 4, q = lane % 4;
   const int kv_head = static_cast<int>(blockIdx.y);
   const int prefix = load(k.prefix_length + tile.sequence);
-  const int length = prefix + tile.rows / k.group;
+  const int length = load(k.length + tile.sequence);
   const std::int32_t* pages =
       k.page_table + static_cast<std::size_t>(tile.sequence) * static_cast<unsigned>(k.max_pages);
   const auto slot = [&](int position) {
@@ -139,9 +139,9 @@ __global__ void __launch_bounds__(32 * kAttentionWarps) tree_attention_kernel(At
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         float& score = scores[i / 2][2 * h + i % 2];
-        const int position = first + i / 2 * 8 + 2 * q + i % 2, node = position - prefix;
+        const int position = first + i / 2 * 8 + 2 * q + i % 2, behind = position - prefix;
         bool sees = mask[h] != nullptr && position < length;
-        if (sees && node >= 0) sees = (load(mask[h] + node / 32) >> node % 32 & 1) != 0;
+        if (sees && behind >= 0) sees = (load(mask[h] + behind / 32) >> behind % 32 & 1) != 0;
         score = sees ? score * k.scale : -infinity();
         largest = score > largest ? score : largest;
       }

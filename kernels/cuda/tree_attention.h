@@ -7,9 +7,10 @@
 #include "device.cuh"
 #include "linear.h"
 
-// Attention of tree nodes over a paged KV cache. A node sees its sequence's prefix, and of its sequence's
-// nodes those whose bits are set in its mask: its ancestors and itself. A chain is a tree, so prompts and
-// plain decoding are the same call.
+// Attention of tree nodes over a paged KV cache. A node sees its sequence's prefix, and of the positions
+// behind it those whose bits are set in its mask: its ancestors and itself. A chain is a tree, so prompts and
+// plain decoding are the same call. Ancestors may be of earlier calls: what lies behind a prefix need not be
+// the call's nodes. With pages of one slot a page table is a list of slots, and trees may lie anywhere.
 
 namespace bidtrie::cuda {
 
@@ -31,13 +32,14 @@ struct TreeAttention {
       keys;  // page p, slot i, head h: at p * page_stride + i * slot_stride + h * head_stride, multiples of 8
   const void* values;
   std::size_t page_stride, slot_stride, head_stride;  // elements
-  std::size_t page_size;                              // slots, a multiple of 16
+  std::size_t page_size;                              // slots
   const std::int32_t* page_table;                     // [sequences, max_pages]
   std::size_t max_pages;
 
   const std::int32_t* first_node;     // [sequences + 1]: nodes of sequence s, in order
-  const std::int32_t* prefix_length;  // [sequences]; node i of a sequence has its keys at prefix_length + i
-  const std::uint32_t* mask;          // [nodes, mask_words]: bit i: sees node i of its sequence
+  const std::int32_t* prefix_length;  // [sequences]
+  const std::int32_t* length;         // [sequences]: positions, the prefix' and those behind it
+  const std::uint32_t* mask;          // [nodes, mask_words]: bit i: sees position prefix_length + i
   std::size_t mask_words;
   float scale;
 

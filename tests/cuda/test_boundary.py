@@ -270,6 +270,7 @@ _LAYOUT = {
     "page_table": _integers(2, 4),
     "first_node": _integers(3),
     "prefix_length": _integers(2),
+    "length": _integers(2),
     "mask": _integers(3, 1),
 }
 _CACHE = _aligned(8, 16, 3, 64)
@@ -303,11 +304,11 @@ def test_an_attention_of_fitting_arguments_reaches_the_kernel(recorder: _Recorde
         ({"values": _aligned(7, 16, 3, 64)}, "values has the shape"),
         ({"values": _aligned(8, 16, 6, 64)[:, :, :3]}, "keys and values have different strides"),
         (dict.fromkeys(("keys", "values"), _aligned(8, 16, 3, 68)[..., :64]), "keys is not aligned"),
-        (dict.fromkeys(("keys", "values"), _aligned(8, 24, 3, 64)), "a page has 24 slots"),
         ({"page_table": _integers(3, 4)}, "page_table has the shape"),
         ({"page_table": _integers(2, 8)[:, :4]}, "page_table and mask must be contiguous"),
         ({"first_node": _integers(2)}, "first_node has the shape"),
         ({"prefix_length": _integers(2).long()}, "prefix_length is torch.int64"),
+        ({"length": _integers(3)}, "length has the shape"),
         ({"mask": _integers(4, 1)}, "mask has the shape"),
     ],
 )

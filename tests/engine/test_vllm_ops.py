@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bidtrie.compress.round_to_nearest import quantize
+from bidtrie.cuda.library import is_built
 from bidtrie.engine.vllm import ops
 from bidtrie.engine.vllm.shard import check_shards, columns_of, rows_of
 from bidtrie.errors import ModelError
@@ -110,8 +111,10 @@ def test_the_fakes_have_the_shapes_of_the_ops() -> None:
 
 
 def test_where_there_are_kernels() -> None:
-    assert ops.has_codes_kernel(torch.device("cpu"))
-    assert not ops.has_codes_kernel(torch.device("meta"))
+    assert ops.has_codes_kernel(torch.device("cpu"), torch.float32)
+    assert not ops.has_codes_kernel(torch.device("meta"), torch.float32)
+    assert not ops.has_codes_kernel(torch.device("cuda"), torch.float32), "16-bit types alone"
+    assert ops.has_codes_kernel(torch.device("cuda"), torch.bfloat16) == is_built()
 
 
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)

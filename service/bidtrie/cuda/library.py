@@ -37,7 +37,7 @@ _SIGNATURES: dict[str, tuple[list[type], type | None]] = {
                 c_void_p,
                 *[c_int64] * 4,
             ],
-            *[c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64, c_float, c_int, c_void_p, c_void_p],
+            *[c_void_p, c_int64, *[c_void_p] * 4, c_int64, c_float, c_int, c_void_p, c_void_p],
         ],
         c_int,
     ),

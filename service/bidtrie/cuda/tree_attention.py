@@ -15,13 +15,15 @@ class TreeLayout:
 
     page_table: [sequences, pages]: where each sequence's slots lie.
     first_node: [sequences + 1]: nodes of sequence s are first_node[s] … first_node[s + 1].
-    prefix_length: [sequences]; the keys of node i of a sequence lie at position prefix_length + i.
-    mask: [nodes, words]: bit i % 32 of word i / 32: the node sees node i of its sequence (itself included).
+    prefix_length: [sequences]: positions that all nodes of a sequence see.
+    length: [sequences]: all positions of a sequence, those behind the prefix included.
+    mask: [nodes, words]: bit i % 32 of word i / 32: the node sees position prefix_length + i (its own included).
     """
 
     page_table: torch.Tensor
     first_node: torch.Tensor
     prefix_length: torch.Tensor
+    length: torch.Tensor
     mask: torch.Tensor
 
 
@@ -65,8 +67,8 @@ class TreeAttention:
     ) -> torch.Tensor:
         """queries [nodes, heads, head_size] over keys and values [pages, page_size, kv_heads, head_size], 16-bit.
 
-        Strides of the caches are free but for the last; page_size is a multiple of 16. Returns
-        [nodes, heads, head_size]. Raises EngineError naming an argument that does not fit.
+        Strides of the caches are free but for the last. Returns [nodes, heads, head_size]. Raises EngineError naming an
+        argument that does not fit.
         """
         device, nodes = self.device, queries.shape[0]
         expect("queries", queries, (None, self.heads, self.head_size), tuple(FLOATS), device)
@@ -82,13 +84,11 @@ class TreeAttention:
         for name, cache in (("keys", keys), ("values", values)):
             for stride_ in cache.stride()[:3]:
                 expect_aligned(name, cache, stride_)
-        page_size = keys.shape[1]
-        if page_size % 16:
-            raise EngineError(f"a page has {page_size} slots, expected a multiple of 16")
         integers = (torch.int32,)
         expect("page_table", layout.page_table, (self.sequences, None), integers, device)
         expect("first_node", layout.first_node, (self.sequences + 1,), integers, device)
         expect("prefix_length", layout.prefix_length, (self.sequences,), integers, device)
+        expect("length", layout.length, (self.sequences,), integers, device)
         expect("mask", layout.mask, (nodes, None), integers, device)
         if not layout.page_table.is_contiguous() or not layout.mask.is_contiguous():
             raise EngineError("page_table and mask must be contiguous")
@@ -113,11 +113,12 @@ class TreeAttention:
             keys.data_ptr(),
             values.data_ptr(),
             *keys.stride()[:3],
-            page_size,
+            keys.shape[1],
             layout.page_table.data_ptr(),
             layout.page_table.shape[1],
             layout.first_node.data_ptr(),
             layout.prefix_length.data_ptr(),
+            layout.length.data_ptr(),
             layout.mask.data_ptr(),
             layout.mask.shape[1],
             scale,

@@ -1,5 +1,6 @@
-// The GPU's tree attention in the emulator against float64: heads in groups, pages, prefixes from empty to
-// long, trees from a chain to a star, parts, bounds that are larger than the step.
+// The GPU's tree attention in the emulator against float64: heads in groups, pages from one slot on, prefixes
+// from empty to long, trees from a chain to a star, with ancestors of earlier steps, parts, bounds that are
+// larger than the step.
 
 #include <algorithm>
 #include <cmath>
@@ -27,13 +28,15 @@ struct Heads {
 /// A step: sequences with a prefix and a tree each.
 struct Step {
   std::vector<int> prefix;
-  std::vector<std::vector<int>> parents;  // of each sequence's nodes; -1: the prefix' end
+  std::vector<std::vector<int>> parents;  // of each sequence's positions behind it; -1: the prefix' end
+  std::size_t kept = 0;                   // of these, the first so many are of earlier steps
 };
 
 using MakeTree = std::function<int(int node)>;
 
-Step step(const std::vector<int>& prefix, const std::vector<int>& nodes, const MakeTree& parent) {
-  Step made{prefix, {}};
+Step step(const std::vector<int>& prefix, const std::vector<int>& nodes, const MakeTree& parent,
+          std::size_t kept = 0) {
+  Step made{prefix, {}, kept};
   for (const int count : nodes) {
     std::vector<int> parents(static_cast<std::size_t>(count));
     for (int i = 0; i < count; ++i) parents[static_cast<std::size_t>(i)] = i == 0 ? -1 : parent(i);
@@ -50,15 +53,16 @@ template <class T>
 double error_of_bound(const Heads& h, const Step& s, std::size_t page_size, int splits,
                       std::size_t spare_nodes, Fault fault = Fault::kNone) {
   const std::size_t sequences = s.prefix.size(), group = h.heads / h.kv_heads;
-  std::vector<std::int32_t> first_node = {0}, prefix_length;
-  std::size_t most_nodes = 0, most_pages = 0, page_count = 2;
+  std::vector<std::int32_t> first_node = {0}, prefix_length, length;
+  std::size_t most_behind = 0, most_pages = 0, page_count = 2;
   std::vector<std::size_t> lengths;
   for (std::size_t q = 0; q < sequences; ++q) {
-    const std::size_t nodes = s.parents[q].size();
-    first_node.push_back(first_node.back() + static_cast<std::int32_t>(nodes));
+    const std::size_t behind = s.parents[q].size();
+    first_node.push_back(first_node.back() + static_cast<std::int32_t>(behind - s.kept));
     prefix_length.push_back(s.prefix[q]);
-    lengths.push_back(static_cast<std::size_t>(s.prefix[q]) + nodes);
-    most_nodes = std::max(most_nodes, nodes);
+    lengths.push_back(static_cast<std::size_t>(s.prefix[q]) + behind);
+    length.push_back(static_cast<std::int32_t>(lengths[q]));
+    most_behind = std::max(most_behind, behind);
     most_pages = std::max(most_pages, ceil_div(lengths[q], page_size));
     page_count += ceil_div(lengths[q], page_size);
   }
@@ -97,18 +101,19 @@ double error_of_bound(const Heads& h, const Step& s, std::size_t page_size, int 
   }
   if (fault == Fault::kWrongPage) table[0] = table[1];
 
-  const std::size_t words = ceil_div(most_nodes, 32);
+  const std::size_t words = ceil_div(most_behind, 32);
   std::vector<std::uint32_t> mask(total * words);
   std::vector<std::vector<std::vector<bool>>> sees(sequences);
   for (std::size_t q = 0; q < sequences; ++q) {
-    const std::size_t nodes = s.parents[q].size();
-    sees[q].assign(nodes, std::vector<bool>(nodes));
-    for (std::size_t i = 0; i < nodes; ++i) {
+    const std::size_t behind = s.parents[q].size();
+    sees[q].assign(behind, std::vector<bool>(behind));
+    for (std::size_t i = 0; i < behind; ++i) {
       if (s.parents[q][i] >= 0) sees[q][i] = sees[q][static_cast<std::size_t>(s.parents[q][i])];
       sees[q][i][i] = true;
-      for (std::size_t j = 0; j < nodes; ++j) {
+      if (i < s.kept) continue;
+      for (std::size_t j = 0; j < behind; ++j) {
         const bool bit = sees[q][i][j] || (fault == Fault::kSeesSiblings && j < i);
-        const std::size_t node = static_cast<std::size_t>(first_node[q]) + i;
+        const std::size_t node = static_cast<std::size_t>(first_node[q]) + i - s.kept;
         if (bit) mask[node * words + j / 32] |= 1u << j % 32;
       }
     }
@@ -117,7 +122,7 @@ double error_of_bound(const Heads& h, const Step& s, std::size_t page_size, int 
   const std::vector<T> queries = draw(total * h.heads * h.size, 2);
   Buffer<T> query_buffer(queries, "queries"), out(total * h.heads * h.size, "out");
   Buffer<std::int32_t> table_buffer(table, "page_table"), first(first_node, "first_node"),
-      prefix(prefix_length, "prefix_length");
+      prefix(prefix_length, "prefix_length"), length_buffer(length, "length");
   Buffer<std::uint32_t> mask_buffer(mask, "mask");
   const std::size_t max_nodes = total + spare_nodes;
   const std::size_t workspace =
@@ -147,6 +152,7 @@ double error_of_bound(const Heads& h, const Step& s, std::size_t page_size, int 
   a.max_pages = most_pages;
   a.first_node = first.get();
   a.prefix_length = prefix.get();
+  a.length = length_buffer.get();
   a.mask = mask_buffer.get();
   a.mask_words = words;
   a.scale = 1 / std::sqrt(static_cast<float>(h.size));
@@ -158,9 +164,10 @@ double error_of_bound(const Heads& h, const Step& s, std::size_t page_size, int 
   double largest = 0;
   const double rounding = std::ldexp(1, std::is_same_v<T, Float16> ? -11 : -8);
   for (std::size_t q = 0; q < sequences; ++q) {
-    for (std::size_t i = 0; i < s.parents[q].size(); ++i) {
+    for (std::size_t i = s.kept; i < s.parents[q].size(); ++i) {
       for (std::size_t head = 0; head < h.heads; ++head) {
-        const std::size_t at = ((static_cast<std::size_t>(first_node[q]) + i) * h.heads + head) * h.size;
+        const std::size_t at =
+            ((static_cast<std::size_t>(first_node[q]) + i - s.kept) * h.heads + head) * h.size;
         const std::size_t kv = head / group * h.size;
         std::vector<double> scores(lengths[q], -INFINITY);
         double most_size = 0;
@@ -227,16 +234,29 @@ void attention_is_right() {
   }
 }
 
+void slots_anywhere_are_seen() {
+  const Heads h{9, 3, 64};
+  for (const MakeTree& tree : {kChain, kStar, kRandom}) {
+    for (const std::size_t page_size : {std::size_t{1}, std::size_t{16}}) {
+      const Step made = step({0, 17, 40}, {8, 41, 9}, tree, 7);
+      CHECK(error_of_bound<Float16>(h, made, page_size, 1, 0) <= 1);
+      CHECK(error_of_bound<Bfloat16>(h, made, page_size, 3, 5) <= 1);
+    }
+  }
+}
+
 void faults_are_found() {
   const Heads h{4, 2, 64};
   CHECK(error_of_bound<Float16>(h, step({3}, {12}, kStar), 16, 1, 0, Fault::kSeesSiblings) > 1);
   CHECK(error_of_bound<Float16>(h, step({40}, {12}, kStar), 16, 2, 0, Fault::kWrongPage) > 1);
   CHECK(error_of_bound<Float16>(h, step({40}, {12}, kStar), 16, 2, 0) <= 1);
+  CHECK(error_of_bound<Float16>(h, step({3}, {12}, kStar, 5), 1, 1, 0, Fault::kSeesSiblings) > 1);
 }
 
 }  // namespace
 
 int main() {
   attention_is_right();
+  slots_anywhere_are_seen();
   faults_are_found();
 }

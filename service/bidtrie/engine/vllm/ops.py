@@ -18,8 +18,8 @@ node's ancestors below the prefix and the node itself. query [T, heads, head_dim
 of one type; query head h looks at key-value head h // (heads / kv_heads).
 
 `offsets` and `ids` are int32. Kernels for the CPU are those of kernels/cpu, which take float32 and round the inputs of
-compressed weights to 8 bits in blocks of 32. Attention and `candidate_head` run on any other device through PyTorch.
-The ops on codes need a kernel for the device: `has_codes_kernel`.
+compressed weights to 8 bits in blocks of 32; those for a GPU are in `ops_cuda`, where they were built. Everything but
+`linear` runs on any other device through PyTorch; `linear` needs a kernel for the device: `has_codes_kernel`.
 """
 
 import threading
@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from bidtrie import _native
-from bidtrie.errors import EngineError
-from bidtrie.models.group_format import GroupFormat
-from bidtrie.models.group_tensor import GroupTensor
+from bidtrie.cuda.library import is_built
+from bidtrie.cuda.tensors import FLOATS
+from bidtrie.engine.vllm import ops_cuda
+from bidtrie.engine.vllm.codes import array, columns, dequantized_rows, group_tensor
 
 _CODES = (
     "Tensor codes, Tensor scales, Tensor? minimums, Tensor? table, Tensor? positions, "
@@ -64,13 +64,11 @@ class TreeView:
         return self.group, self.prefix_offsets, self.prefix_slots, self.path_offsets, self.path_slots
 
 
-def has_codes_kernel(device: torch.device) -> bool:
-    """Whether the ops on codes run on this kind of device; where not, weights have to be dequantized."""
-    key = {"cpu": "CPU", "cuda": "CUDA"}.get(device.type)
-    return key is not None and all(
-        torch._C._dispatch_has_kernel_for_dispatch_key(f"bidtrie::{op}", key)
-        for op in ("linear", "embedding", "candidate_linear")
-    )
+def has_codes_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether `linear` takes inputs of this type on this kind of device; where not, weights have to be dequantized."""
+    if device.type == "cuda":
+        return is_built() and dtype in FLOATS
+    return device.type == "cpu"
 
 
 class _Team:
@@ -97,41 +95,10 @@ def use_threads(threads: int) -> None:
 # The CPU.
 
 
-def _array(tensor: torch.Tensor) -> NDArray[Any]:
-    return tensor.detach().contiguous().numpy()
-
-
-def _group_tensor(
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    minimums: torch.Tensor | None,
-    table: torch.Tensor | None,
-    positions: torch.Tensor | None,
-    bits: int,
-    group_size: int,
-    pattern: str,
-) -> GroupTensor:
-    format = GroupFormat(bits, group_size, minimums is not None, table is not None, pattern)
-    kept = codes.shape[1] * 8 // bits
-    cols = {"dense": kept, "2:4": 2 * kept, "1:4": 4 * kept}[pattern]
-    tensor = GroupTensor(
-        format,
-        (codes.shape[0], cols),
-        _array(codes),
-        _array(scales),
-        None if minimums is None else _array(minimums),
-        None if table is None else _array(table),
-        None if positions is None else _array(positions),
-    )
-    if problem := tensor.problem():
-        raise EngineError(problem)
-    return tensor
-
-
 def _packed(codes: torch.Tensor, *rest: object) -> _native.PackedMatrix:
     packed = getattr(codes, "_bidtrie_packed", None)
     if packed is None:
-        packed = _native.PackedMatrix(_group_tensor(codes, *rest))  # type: ignore[arg-type]
+        packed = _native.PackedMatrix(group_tensor(codes, *rest))  # type: ignore[arg-type]
         codes._bidtrie_packed = packed  # type: ignore[attr-defined]
     return packed
 
@@ -139,24 +106,8 @@ def _packed(codes: torch.Tensor, *rest: object) -> _native.PackedMatrix:
 def _linear_cpu(x: torch.Tensor, *codes: object) -> torch.Tensor:
     packed = _packed(*codes)  # type: ignore[arg-type]
     with _team.lock:
-        out = packed.linear(_array(x.float()), team=_team.threads)
+        out = packed.linear(array(x.float()), team=_team.threads)
     return torch.from_numpy(out).to(x.dtype)
-
-
-def _embedding_cpu(
-    ids: torch.Tensor,
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    minimums: torch.Tensor | None,
-    table: torch.Tensor | None,
-    positions: torch.Tensor | None,
-    bits: int,
-    group_size: int,
-    pattern: str,
-) -> torch.Tensor:
-    rows = [None if part is None else part[ids] for part in (scales, minimums, positions)]
-    tensor = _group_tensor(codes[ids], rows[0], rows[1], table, rows[2], bits, group_size, pattern)  # type: ignore[arg-type]
-    return torch.from_numpy(tensor.dequantize())
 
 
 def _candidate_linear_cpu(
@@ -164,7 +115,7 @@ def _candidate_linear_cpu(
 ) -> torch.Tensor:
     packed = _packed(*codes)  # type: ignore[arg-type]
     with _team.lock:
-        out = packed.candidates(_array(x.float()), _array(offsets), _array(ids), team=_team.threads)
+        out = packed.candidates(array(x.float()), array(offsets), array(ids), team=_team.threads)
     return torch.from_numpy(out).to(x.dtype)
 
 
@@ -184,14 +135,14 @@ def _tree_attention_cpu(
         return gathered_attention(query, key_cache, value_cache, *view, scale)
     with _team.lock:
         out = _native.tree_attention(
-            _array(query),
-            _array(key_cache),
-            _array(value_cache),
-            _array(group),
-            _array(prefix_offsets),
-            _array(prefix_slots),
-            _array(path_offsets),
-            _array(path_slots),
+            array(query),
+            array(key_cache),
+            array(value_cache),
+            array(group),
+            array(prefix_offsets),
+            array(prefix_slots),
+            array(path_offsets),
+            array(path_slots),
             scale,
             _team.threads,
         )
@@ -238,6 +189,15 @@ def gathered_attention(
     return out.reshape(nodes, heads, dim).to(query.dtype)
 
 
+def _embedding(ids: torch.Tensor, *codes: Any) -> torch.Tensor:
+    return dequantized_rows(ids.long(), *codes)
+
+
+def _candidate_linear(x: torch.Tensor, offsets: torch.Tensor, ids: torch.Tensor, *codes: Any) -> torch.Tensor:
+    rows = x.repeat_interleave(offsets.diff().long(), dim=0, output_size=len(ids))
+    return (rows.float() * dequantized_rows(ids.long(), *codes)).sum(-1).to(x.dtype)
+
+
 def _candidate_head(
     x: torch.Tensor, offsets: torch.Tensor, ids: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
@@ -246,11 +206,33 @@ def _candidate_head(
 
 
 _library.impl("linear", _linear_cpu, "CPU")
-_library.impl("embedding", _embedding_cpu, "CPU")
+_library.impl("embedding", _embedding, "CompositeExplicitAutograd")
 _library.impl("candidate_linear", _candidate_linear_cpu, "CPU")
+_library.impl("candidate_linear", _candidate_linear, "CompositeExplicitAutograd")
 _library.impl("candidate_head", _candidate_head, "CompositeExplicitAutograd")
 _library.impl("tree_attention", _tree_attention_cpu, "CPU")
 _library.impl("tree_attention", gathered_attention, "CompositeExplicitAutograd")
+
+
+# A GPU.
+
+
+def _candidate_head_cuda(
+    x: torch.Tensor, offsets: torch.Tensor, ids: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    takes = ops_cuda.candidate_head if ops_cuda.has_head(x, weight) else _candidate_head
+    return takes(x, offsets, ids, weight)
+
+
+def _tree_attention_cuda(query: torch.Tensor, *rest: Any) -> torch.Tensor:
+    takes = ops_cuda.tree_attention if ops_cuda.has_attention(query) else gathered_attention
+    return takes(query, *rest)
+
+
+if is_built():
+    _library.impl("linear", ops_cuda.linear, "CUDA")
+    _library.impl("candidate_head", _candidate_head_cuda, "CUDA")
+    _library.impl("tree_attention", _tree_attention_cuda, "CUDA")
 
 
 # Shapes and types alone, for torch.compile and exports.
@@ -271,10 +253,8 @@ def _embedding_fake(
     group_size: int,
     pattern: str,
 ) -> torch.Tensor:
-    fours = {"dense": 1, "2:4": 2, "1:4": 4}[pattern]
-    return torch.empty(
-        (ids.shape[0], codes.shape[1] * 8 // bits * fours), dtype=torch.float32, device=codes.device
-    )
+    shape = ids.shape[0], columns(codes, bits, pattern)
+    return torch.empty(shape, dtype=torch.float32, device=codes.device)
 
 
 def _candidate_linear_fake(

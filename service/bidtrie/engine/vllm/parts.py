@@ -76,6 +76,6 @@ class PlainPart(Part):
 
 def part_of(tensor: GroupTensor, dtype: torch.dtype, device: torch.device, dequantize: bool) -> Part:
     """Codes where the device has kernels for them, else plain numbers; those too if `dequantize`."""
-    if ops.has_codes_kernel(device) and not dequantize:
+    if ops.has_codes_kernel(device, dtype) and not dequantize:
         return CodedPart(tensor, dtype, device)
     return PlainPart(torch.from_numpy(tensor.dequantize()).to(device, dtype))

@@ -15,18 +15,22 @@ own that time themselves; else their figures are null, and `peers_missing` says 
 
 What they compile once is not in their times: `NAME_grammar_ms`. Both may end a path with a newline, as the service
 does, and what they write is checked to be a path. `service_greedy` is the service doing no more than they do: a beam of
-1, the model alone, no prior. `ratio_vs_llama_cpp` is over it, `ratio_vs_llama_cpp_default` over the service as it runs
-by default; `ratio_vs_vllm_choice` is over the default, as the ratios to transformers are,
-`ratio_vs_vllm_choice_greedy` over `service_greedy`. `NAME_same_as_greedy` is the share of titles with the path that
-`service_greedy` finds: theirs differ by rounding, and by tokens, which a grammar of text lets them cut differently.
+1, the model alone, no prior. `service_likeliest` finds the likeliest path of all, which greedy choice may miss: exact
+search, the model alone. `ratio_vs_llama_cpp` is over `service_greedy`, `ratio_vs_llama_cpp_default` over the service as
+it runs by default; `ratio_vs_vllm_choice` is over the default, as the ratios to transformers are,
+`ratio_vs_vllm_choice_greedy` over `service_greedy`; both have a `_likeliest`. `NAME_same_as_greedy` is the share of
+titles with the path that `service_greedy` finds: theirs differ by rounding, and by tokens, which a grammar of text lets
+them cut differently.
 
-All use all cores, one after the other, title by title, with a pause before each turn: OpenMP's threads spin for up to
-0.2 s after their work, which would slow the next one down. The service's answer cache is off.
+All use all cores, one after the other, title by title, in an order drawn for each title, since whoever comes after an
+engine with other weights finds them gone from the processor's cache; with a pause before each turn: OpenMP's threads
+spin for up to 0.2 s after their work, which would slow the next one down. The service's answer cache is off.
 
 python -m bench.targeting [--json FILE] [--pages FILE.tsv] [--catalog NAME] [--titles 30]
 """
 
 import asyncio
+import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -64,6 +68,7 @@ _GREEDY: dict[str, Any] = {
     "beam_width": 1,
     "prior_weight": 0.0,
 }
+_LIKELIEST: dict[str, Any] = {"top_k": 1, "ranker": "llm", "search": "exact", "prior_weight": 0.0}
 
 
 async def _in_flight(address: str, catalog: str, titles: list[str]) -> list[float]:
@@ -136,6 +141,11 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
             written.setdefault("service_greedy", []).append(SEPARATOR.join(answer.segments[0].path))
             return milliseconds
 
+        def likeliest(title: str, prompt: Sequence[int]) -> float:
+            milliseconds, answer = service(title, _LIKELIEST)
+            written.setdefault("service_likeliest", []).append(SEPARATOR.join(answer.segments[0].path))
+            return milliseconds
+
         paths = {catalog.path_text(i) for i in range(len(catalog))}
 
         def other(engine: TargetingPeer, prompt: Sequence[int]) -> float:
@@ -150,6 +160,7 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
         ways: dict[str, Callable[[str, Sequence[int]], float]] = {
             "service": default,
             "service_greedy": greedy,
+            "service_likeliest": likeliest,
             **{name: lambda _, prompt, name=name: beam(name, prompt) for name in tries},  # type: ignore[misc]
             **{each.name: lambda _, prompt, each=each: other(each, prompt) for each in peers},  # type: ignore[misc]
         }
@@ -157,7 +168,9 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
             _turn(ways, title, prompt, missing)
         timings.clear()
         written.clear()
+        order = random.Random(0)
         for title, prompt in zip(titles, prompts, strict=True):
+            ways = dict(order.sample(list(ways.items()), len(ways)))
             for name, milliseconds in _turn(ways, title, prompt, missing).items():
                 times.setdefault(name, []).append(milliseconds)
         together = asyncio.run(_in_flight(address, catalog_name, titles * 2))
@@ -183,17 +196,23 @@ def run(pages: Path, catalog_name: str, model_name: str, count: int) -> dict[str
         figures |= latency(name, times[name])
         ratio = name.replace("transformers_beam4", "ratio_vs_transformers")
         figures[ratio] = figures[f"{name}_p50_ms"] / figures["service_p50_ms"]
-    figures |= latency("service_greedy", times["service_greedy"])
+    for name in ("service_greedy", "service_likeliest"):
+        figures |= latency(name, times[name])
+    same = [a == b for a, b in zip(written["service_likeliest"], written["service_greedy"], strict=True)]
+    figures["service_likeliest_same_as_greedy"] = sum(same) / len(same)
     about = {each.name: each.about for each in peers}
     for name in NAMES:
         default_key = "ratio_vs_vllm_choice" if name == "vllm_choice" else f"ratio_vs_{name}_default"
         greedy_key = "ratio_vs_vllm_choice_greedy" if name == "vllm_choice" else f"ratio_vs_{name}"
         if name in missing:
-            figures |= {default_key: None, greedy_key: None}
+            figures |= {default_key: None, greedy_key: None, f"ratio_vs_{name}_likeliest": None}
             continue
         figures |= latency(name, times[name])
         figures[default_key] = figures[f"{name}_p50_ms"] / figures["service_p50_ms"]
         figures[greedy_key] = figures[f"{name}_p50_ms"] / figures["service_greedy_p50_ms"]
+        figures[f"ratio_vs_{name}_likeliest"] = (
+            figures[f"{name}_p50_ms"] / figures["service_likeliest_p50_ms"]
+        )
         figures[f"{name}_grammar_ms"] = about[name]["grammar_ms"]
         same = [a == b for a, b in zip(written[name], written["service_greedy"], strict=True)]
         figures[f"{name}_same_as_greedy"] = sum(same) / len(same)

@@ -6,8 +6,9 @@
 # The kernels (AVX-512, AVX2, plain C++) are all compiled in and chosen at run time: an image runs on every CPU of its
 # architecture. Where pip needs an index or a login of yours: --secret id=pip,src=$HOME/.config/pip/pip.conf
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
-# Its Python has to be the one above, 3.12: the wheels are shared. "base" is enough, as CUDA libraries come as wheels.
-ARG CUDA_IMAGE=nvidia/cuda:12.8.1-base-ubuntu24.04
+# For the target "gpu": with nvcc 13 to build on, without to run on, as CUDA's libraries come with torch.
+ARG CUDA_BUILD_IMAGE=nvidia/cuda:13.0.1-devel-ubuntu24.04
+ARG CUDA_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
 ARG MODEL=bidtrie-135m
 
 # --- wheels of bidtrie, of all it needs, and of the client of Redis (cache_redis_url); CMake and Ninja come with pip ---
@@ -36,26 +37,38 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 RUN mkdir /etc/bidtrie && \
     printf 'model = "%s"\ncatalogs = ["iab-content"]\n' "${MODEL}" > /etc/bidtrie/bidtrie.toml
 
-# --- GPU hosts. What runs here is the CPU engine of the other target: the vLLM engine (docs/vllm.md) was not run on a
-# GPU yet, and with vLLM and torch this image would be ten times as large. ---
+# --- wheels for a GPU: bidtrie with its CUDA kernels, and vLLM with torch (several GB) ---
+FROM ${CUDA_BUILD_IMAGE} AS gpu-wheels
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends g++ python3-dev python3-pip && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY CMakeLists.txt pyproject.toml README.md LICENSE ./
+COPY kernels kernels
+COPY protos protos
+COPY service service
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    BIDTRIE_CUDA=1 python3 -m pip wheel --no-cache-dir --wheel-dir /wheels ".[redis,vllm]"
+
+# --- GPU hosts: the vLLM engine (docs/vllm.md). Triton, which vLLM uses, compiles its launchers where it runs: hence gcc
+# and Python's headers. ---
 FROM ${CUDA_IMAGE} AS gpu
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*
-RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev python3-venv && rm -rf /var/lib/apt/lists/*
+RUN --mount=type=bind,from=gpu-wheels,source=/wheels,target=/wheels \
     python3 -m venv /opt/bidtrie && \
     /opt/bidtrie/bin/pip install --no-cache-dir --no-index /wheels/*.whl
 COPY --from=content /etc/bidtrie /etc/bidtrie
 COPY --from=content /var/lib/bidtrie /var/lib/bidtrie
 # The only folder that the server writes to: what it has learned about its own speed.
 RUN install -d -o 65532 -g 65532 /var/lib/bidtrie/costs
-ENV BIDTRIE_HOME=/var/lib/bidtrie PATH=/opt/bidtrie/bin:$PATH PYTHONUNBUFFERED=1
+ENV BIDTRIE_HOME=/var/lib/bidtrie PATH=/opt/bidtrie/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
 USER 65532:65532
 EXPOSE 50051 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=3s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8080, timeout=2); c.request('GET', '/health/ready'); exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["bidtrie"]
-CMD ["serve", "--config", "/etc/bidtrie/bidtrie.toml"]
+CMD ["serve", "--config", "/etc/bidtrie/bidtrie.toml", "--engine", "vllm"]
 
 # --- CPU hosts; the last stage is what `docker build` makes when it is not told ---
 FROM ${PYTHON_IMAGE} AS cpu

@@ -72,36 +72,47 @@ def test_images_say_how_they_are_reached_stopped_and_checked(stage: Stage) -> No
 
 
 @each_final
-def test_images_have_no_compiler(stage: Stage) -> None:
-    runs = " ".join(each.rest for each in stage.all("RUN"))
+def test_images_have_no_build_tools(stage: Stage) -> None:
+    """But for the C compiler that Triton needs where it runs."""
+    runs = " ".join(each.rest for each in stage.all("RUN")).replace(
+        "gcc libc6-dev" if stage.name == "gpu" else "", ""
+    )
     for tool in ("g++", "gcc", "build-essential", "cmake", "ninja", "nvcc", "-devel"):
         assert tool not in runs
         assert tool not in stage.base
     assert not copied_from_context(stage)
 
 
-def test_the_images_differ_in_their_base_only() -> None:
+def test_the_images_differ_in_what_a_gpu_needs() -> None:
     cpu, gpu = FINAL if FINAL[0].name == "cpu" else reversed(FINAL)
-    common = [each for each in gpu.instructions if "python3-venv" not in each.rest]
-    assert len(common) == len(gpu.instructions) - 1
-    assert common == cpu.instructions
+    differing = {
+        each.name
+        for each in [*cpu.instructions, *gpu.instructions]
+        if (each in cpu.instructions) != (each in gpu.instructions)
+    }
+    assert differing == {"RUN", "ENV", "HEALTHCHECK", "CMD"}
+    assert cpu.json_argument("CMD") == gpu.json_argument("CMD")[:-2]
+    assert gpu.json_argument("CMD")[-2:] == ["--engine", "vllm"]
+    ours = cpu.environment()
+    assert {name: value for name, value in gpu.environment().items() if name in ours} == ours
 
 
-def test_the_wheels_hold_the_client_of_the_shared_cache() -> None:
+@pytest.mark.parametrize(("name", "extras"), [("wheels", {"redis"}), ("gpu-wheels", {"redis", "vllm"})])
+def test_what_the_wheels_hold(name: str, extras: set[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    (wheels,) = (stage for stage in STAGES if stage.name == "wheels")
+    (wheels,) = (stage for stage in STAGES if stage.name == name)
     (build,) = (each.rest for each in wheels.all("RUN") if "pip wheel" in each.rest)
     (asked,) = re.findall(r'"\.\[([\w,]+)\]"', build)
-    assert "redis" in asked.split(",")
-    assert set(asked.split(",")) <= set(extras)
+    assert set(asked.split(",")) == extras <= set(project["optional-dependencies"])
+    assert ("BIDTRIE_CUDA=1" in build) == (name == "gpu-wheels")
 
 
 def test_every_copied_path_exists_and_reaches_the_build() -> None:
     ignored = Ignored((ROOT / ".dockerignore").read_text())
-    sources = [source for stage in STAGES for source in copied_from_context(stage)]
-    assert sorted(sources) == sorted(NEEDED)
-    for source in sources:
+    for name in ("wheels", "gpu-wheels"):
+        (stage,) = (stage for stage in STAGES if stage.name == name)
+        assert sorted(copied_from_context(stage)) == sorted(NEEDED)
+    for source in NEEDED:
         assert (ROOT / source).exists(), source
         assert not ignored(source), source
 

@@ -16,6 +16,7 @@ STEP = 2.0**-23
 ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
 FORMATS = [
+    *(GroupFormat(8, group) for group in (16, 32, 64, 96, 128, 256)),
     *(GroupFormat(4, group) for group in (16, 32, 64, 96, 128, 256)),
     *(GroupFormat(4, group, minimum=True) for group in (16, 32, 128)),
     *(GroupFormat(4, group, table=True) for group in (16, 32, 64)),
@@ -79,13 +80,14 @@ def not_nan(part: float) -> float:
 
 def invariance(device: torch.device, seed: int) -> Iterator[Case]:
     """A node's bits are the same whatever else is in the call, within each of the two kernels."""
-    tensor = random_matrix(GroupFormat(4, 64), 1536, 1536, seed)
-    packed = PackedLinear(tensor, device)
     x = torch.randn(128, 1536, device=device, generator=torch.Generator(device).manual_seed(seed)).bfloat16()
-    few, many = packed(x[:1]), packed(x[:17])
-    for nodes, first in ((2, few), (8, few), (9, few), (16, few), (64, many), (128, many)):
-        same = torch.equal(packed(x[:nodes])[0], first[0])
-        yield Case("linear", f"batch invariance, {nodes} nodes", 0.0 if same else float("inf"))
+    for format in (GroupFormat(4, 64), GroupFormat(8, 64)):
+        packed = PackedLinear(random_matrix(format, 1536, 1536, seed), device)
+        few, many = packed(x[:1]), packed(x[:17])
+        for nodes, first in ((2, few), (8, few), (9, few), (16, few), (64, many), (128, many)):
+            same = torch.equal(packed(x[:nodes])[0], first[0])
+            name = f"batch invariance, {format.name}, {nodes} nodes"
+            yield Case("linear", name, 0.0 if same else float("inf"))
 
 
 def attentions(device: torch.device, seed: int) -> Iterator[Case]:
@@ -252,11 +254,11 @@ def heads(device: torch.device, seed: int) -> Iterator[Case]:
 
 def controls(device: torch.device, seed: int) -> Iterator[Case]:
     """Negative controls: each is wrong on purpose and must exceed its bound."""
-    format = GroupFormat(4, 64)
-    tensor = random_matrix(format, 576, 576, seed)
-    exact, sizes = dense(tensor, device), magnitudes(tensor, device)
-    packed = PackedLinear(tensor, device)
-    packed.weights[packed.weights.numel() // 2] ^= 0x10
-    other = PackedLinear(random_matrix(format, 576, 576, seed + 1), device)
-    for wrong in (packed, other):
-        yield _linear(wrong, format, exact, sizes, 8, torch.float16, seed)
+    for format in (GroupFormat(4, 64), GroupFormat(8, 64)):
+        tensor = random_matrix(format, 576, 576, seed)
+        exact, sizes = dense(tensor, device), magnitudes(tensor, device)
+        packed = PackedLinear(tensor, device)
+        packed.weights[packed.weights.numel() // 2] ^= 0x10
+        other = PackedLinear(random_matrix(format, 576, 576, seed + 1), device)
+        for wrong in (packed, other):
+            yield _linear(wrong, format, exact, sizes, 8, torch.float16, seed)

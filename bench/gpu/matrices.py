@@ -9,7 +9,7 @@ def random_matrix(format: GroupFormat, rows: int, cols: int, seed: int) -> Group
     """Codes, scales and positions drawn at random; scales so that weights are of the size of a model's."""
     draw = np.random.default_rng(seed)
     kept = format.kept(cols)
-    scales = draw.uniform(0.002, 0.01, (rows, format.groups(cols))).astype(np.float16)
+    scales = (draw.uniform(0.032, 0.16, (rows, format.groups(cols))) / 2**format.bits).astype(np.float16)
     minimums = table = positions = None
     if format.minimum:
         minimums = draw.uniform(-0.08, -0.01, scales.shape).astype(np.float16)
@@ -20,7 +20,7 @@ def random_matrix(format: GroupFormat, rows: int, cols: int, seed: int) -> Group
         positions = _four_a_byte(pairs[draw.integers(0, 6, (rows, cols // 4))].reshape(rows, kept))
     elif format.pattern == "1:4":
         positions = _four_a_byte(draw.integers(0, 4, (rows, kept), np.uint8))
-    codes = draw.integers(0, 256, (rows, kept // 2), np.uint8)
+    codes = draw.integers(0, 256, (rows, kept * format.bits // 8), np.uint8)
     return GroupTensor(format, (rows, cols), codes, scales, minimums, table, positions)
 
 

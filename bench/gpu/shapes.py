@@ -35,6 +35,7 @@ MODELS = (
     Shape("8B", 32, 4096, 14336, 32, 8, 128, 128256),
 )
 FORMATS = {
+    "int8-g128": GroupFormat(8, 128),
     "int4-g128": GroupFormat(4, 128),
     "int4-min-g32": GroupFormat(4, 32, minimum=True),
     "int4-table-g64": GroupFormat(4, 64, table=True),

@@ -26,7 +26,7 @@ struct Table {
   std::uint32_t words[4];
 };
 
-/// Eight codes of a word as numbers: a[i] has nibble i in its low and nibble 4 + i in its high half.
+/// Eight 4-bit codes of a word as numbers: a[i] has nibble i in its low and nibble 4 + i in its high half.
 template <class T, Codes codes>
 __device__ __forceinline__ void decode(std::uint32_t word, const Table& table, std::uint32_t (&a)[4]) {
   constexpr std::uint32_t base = kBase<T>;
@@ -53,12 +53,32 @@ __device__ __forceinline__ void decode(std::uint32_t word, const Table& table, s
   }
 }
 
+/// Eight 8-bit codes, each + 128, of two words as numbers: a[i] has byte i % 2 of word i / 2 in its low and
+/// byte i % 2 + 2 in its high half.
+template <class T>
+__device__ __forceinline__ void decode_bytes(std::uint32_t first, std::uint32_t last, std::uint32_t (&a)[4]) {
+  constexpr std::uint32_t base = kBase<T>, kNegative = 0x8000;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const std::uint32_t word = i < 2 ? first : last;
+    if constexpr (std::is_same_v<T, Float16>) {
+      a[i] = subtract2<T>(pick_bytes(word, base >> 8, i % 2 == 0 ? 0x4240 : 0x4341), twice(base + 128));
+    } else {
+      // From 128 on a bfloat16 counts 7 bits only: 128 + the low 7 bits of a byte, less 128 if its high bit
+      // is set, else less 256. Those two differ in the last bit of their exponents, just where that bit is.
+      const std::uint32_t bytes = word >> 8 * (i % 2);
+      a[i] = add_bfloat16(and_or<0x007f007f, twice(base)>(bytes),
+                          and_xor<0x00800080, twice(kNegative | (base ^ 0x80))>(bytes));
+    }
+  }
+}
+
 /// What a lane loads of a tile's codes.
-template <Pattern pattern>
+template <Codes codes, Pattern pattern>
 struct Codewords;
 
-template <>
-struct Codewords<Pattern::kDense> {
+template <Codes kCodes>
+struct Codewords<kCodes, Pattern::kDense> {
   Words4 codes;
 
   __device__ __forceinline__ void read(const std::uint8_t* tile, int lane) {
@@ -67,7 +87,17 @@ struct Codewords<Pattern::kDense> {
 };
 
 template <>
-struct Codewords<Pattern::k2of4> {
+struct Codewords<Codes::kInt8, Pattern::kDense> {
+  Words4 halves[2];
+
+  __device__ __forceinline__ void read(const std::uint8_t* tile, int lane) {
+#pragma unroll
+    for (int s = 0; s < 2; ++s) halves[s] = load_once16(tile + 512 * s + 16 * lane);
+  }
+};
+
+template <Codes kCodes>
+struct Codewords<kCodes, Pattern::k2of4> {
   Words2 codes;
   Words2 positions;  // of lanes q = 0 and 1: the ones that tensor cores read them from
 
@@ -77,8 +107,8 @@ struct Codewords<Pattern::k2of4> {
   }
 };
 
-template <>
-struct Codewords<Pattern::k1of4> {
+template <Codes kCodes>
+struct Codewords<kCodes, Pattern::k1of4> {
   std::uint32_t codes;
   Words2 positions;
 
@@ -88,9 +118,21 @@ struct Codewords<Pattern::k1of4> {
   }
 };
 
+/// Step `j` (16 columns) of a dense tile for the tensor cores.
+template <class T, Codes codes>
+__device__ __forceinline__ void dense_operand(const Codewords<codes, Pattern::kDense>& words, int j,
+                                              const Table& table, std::uint32_t (&a)[4]) {
+  if constexpr (codes == Codes::kInt8) {
+    const Words4& half = words.halves[j / 2];
+    decode_bytes<T>(half.w[2 * (j % 2)], half.w[2 * (j % 2) + 1], a);
+  } else {
+    decode<T, codes>(words.codes.w[j], table, a);
+  }
+}
+
 /// Half `s` (32 columns) of a 2:4 tile for the tensor cores.
 template <class T, Codes codes>
-__device__ __forceinline__ void sparse_operand(const Codewords<Pattern::k2of4>& words, int s, int,
+__device__ __forceinline__ void sparse_operand(const Codewords<codes, Pattern::k2of4>& words, int s, int,
                                                const Table& table, std::uint32_t (&a)[4],
                                                std::uint32_t& positions) {
   decode<T, codes>(words.codes.w[s], table, a);
@@ -100,7 +142,7 @@ __device__ __forceinline__ void sparse_operand(const Codewords<Pattern::k2of4>& 
 /// The same of a 1:4 tile: a kept weight at position p < 3 is the first of two, p and 3; one at 3 the second
 /// of 2 and 3. The other of the two is 0.
 template <class T, Codes codes>
-__device__ __forceinline__ void sparse_operand(const Codewords<Pattern::k1of4>& words, int s, int lane,
+__device__ __forceinline__ void sparse_operand(const Codewords<codes, Pattern::k1of4>& words, int s, int lane,
                                                const Table& table, std::uint32_t (&a)[4],
                                                std::uint32_t& positions) {
   const int q = lane % 4;

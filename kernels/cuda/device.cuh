@@ -141,9 +141,25 @@ __device__ inline std::uint32_t and_or(std::uint32_t a) {
   return out;
 }
 
+/// (a & mask) ^ bits in one instruction.
+template <std::uint32_t mask, std::uint32_t bits>
+__device__ inline std::uint32_t and_xor(std::uint32_t a) {
+  std::uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6A;" : "=r"(out) : "r"(a), "n"(mask), "n"(bits));
+  return out;
+}
+
 /// Byte i of the result is byte (selector >> 4 i & 7) of b:a, a holding bytes 0 to 3.
 __device__ inline std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
   return __byte_perm(a, b, selector);
+}
+
+/// a + b for both halves of a word of bfloat16s.
+__device__ inline std::uint32_t add_bfloat16(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t out;
+  // bfloat16 has no addition before sm_90: a * 1 + b.
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(0x3f803f80u), "r"(b));
+  return out;
 }
 
 /// a - b for both halves of a word.
@@ -159,10 +175,7 @@ __device__ inline std::uint32_t subtract2<Float16>(std::uint32_t a, std::uint32_
 
 template <>
 __device__ inline std::uint32_t subtract2<Bfloat16>(std::uint32_t a, std::uint32_t b) {
-  std::uint32_t out;
-  // bfloat16 has no subtraction before sm_90: a * 1 - b, with -b by its signs.
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(0x3f803f80u), "r"(b ^ 0x80008000u));
-  return out;
+  return add_bfloat16(a, b ^ 0x80008000u);  // -b by its signs
 }
 
 __device__ inline float to_float(Float16 x) {

@@ -6,7 +6,7 @@
 #include "bidtrie/weights_gpu.h"
 #include "device.cuh"
 
-// Products of 4-bit matrices with the activations of a few nodes: out[n, r] = w[r] · x[n] + bias[r].
+// Products of matrices of codes with the activations of a few nodes: out[n, r] = w[r] · x[n] + bias[r].
 
 namespace bidtrie::cuda {
 

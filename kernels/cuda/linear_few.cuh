@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(32 * kFewWarps, 2) linear_few(LinearKernel k) 
   };
 
   if (has_rows) {
-    constexpr unsigned kTileBytes = static_cast<unsigned>(gpu::tile_bytes(pattern));
+    constexpr unsigned kTileBytes = static_cast<unsigned>(gpu::tile_bytes(codes, pattern));
     const int first = begin + turn;
     const std::uint8_t* next = row_tile + k.scales_bytes + static_cast<std::size_t>(first) * kTileBytes;
     const unsigned far = static_cast<unsigned>(k.warps) * kTileBytes;  // to this warp's next tile

@@ -71,6 +71,7 @@ cudaError_t launch_for_format(const Linear& a, cudaStream_t stream) {
   const bool table = codes == Codes::kInt4Table;
   switch (a.format.pattern) {
     case Pattern::kDense:
+      if (codes == Codes::kInt8) return launch_for_group<T, Codes::kInt8, Pattern::kDense>(a, stream);
       if (codes == Codes::kInt4Min) return launch_for_group<T, Codes::kInt4Min, Pattern::kDense>(a, stream);
       return table ? launch_for_group<T, Codes::kInt4Table, Pattern::kDense>(a, stream)
                    : launch_for_group<T, Codes::kInt4, Pattern::kDense>(a, stream);

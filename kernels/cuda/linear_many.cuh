@@ -17,6 +17,7 @@ __global__ void __launch_bounds__(32 * static_cast<int>(kManyRowTiles), 2) linea
   constexpr int kNodes = static_cast<int>(kManyNodes), N = kNodes / 8,
                 kWarps = static_cast<int>(kManyRowTiles);
   constexpr int kStride = 96, kStages = 3, kAhead = 2, kRows = static_cast<int>(gpu::kRowTile);
+  constexpr std::size_t kTileBytes = gpu::tile_bytes(codes, Pattern::kDense);
   __shared__ Shared<T, kStages * kNodes * kStride> staged;
   __shared__ Shared<std::uint32_t, 1> flag;
 
@@ -56,7 +57,7 @@ __global__ void __launch_bounds__(32 * static_cast<int>(kManyRowTiles), 2) linea
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) {
     if (begin + i < end)
-      ahead[i].read(k, scales, tiles + static_cast<std::size_t>(begin + i) * 512, begin + i, lane);
+      ahead[i].read(k, scales, tiles + static_cast<std::size_t>(begin + i) * kTileBytes, begin + i, lane);
   }
 #pragma unroll
   for (int i = 0; i < kStages - 1; ++i) stage(begin + i);
@@ -78,7 +79,8 @@ __global__ void __launch_bounds__(32 * static_cast<int>(kManyRowTiles), 2) linea
       if (!has_rows) continue;
       add_tile<T, codes, kScales, N>(ahead[i], lane, k.table, b, sums);
       const int next = tile + kAhead;
-      if (next < end) ahead[i].read(k, scales, tiles + static_cast<std::size_t>(next) * 512, next, lane);
+      if (next < end)
+        ahead[i].read(k, scales, tiles + static_cast<std::size_t>(next) * kTileBytes, next, lane);
     }
   }
 

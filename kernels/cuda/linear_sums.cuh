@@ -47,7 +47,7 @@ struct Tile {
   static constexpr int kTimes = times(kScales);
   static constexpr bool kMin = codes == Codes::kInt4Min;
 
-  Codewords<pattern> words;
+  Codewords<codes, pattern> words;
   std::uint32_t scales[kTimes];
   std::uint32_t minima[kMin ? kTimes : 1];
 
@@ -115,7 +115,7 @@ __device__ __forceinline__ void add_tile(const Tile<codes, Pattern::kDense, kSca
   for (int s = 0; s < 2; ++s) {
     std::uint32_t a[2][4];
 #pragma unroll
-    for (int j = 0; j < 2; ++j) decode<T, codes>(tile.words.codes.w[2 * s + j], table, a[j]);
+    for (int j = 0; j < 2; ++j) dense_operand<T, codes>(tile.words, 2 * s + j, table, a[j]);
 #pragma unroll
     for (int n = 0; n < N; ++n) {
       const Words4 activations = b(s, n);

@@ -125,6 +125,11 @@ inline std::uint32_t and_or(std::uint32_t a) {
   return (a & mask) | bits;
 }
 
+template <std::uint32_t mask, std::uint32_t bits>
+inline std::uint32_t and_xor(std::uint32_t a) {
+  return (a & mask) ^ bits;
+}
+
 inline std::uint32_t pick_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
   const std::uint64_t bytes = static_cast<std::uint64_t>(b) << 32 | a;
   std::uint32_t out = 0;
@@ -179,6 +184,10 @@ inline std::uint32_t subtract2(std::uint32_t a, std::uint32_t b) {
     return to_float(T{static_cast<std::uint16_t>(word >> 16 * i)});
   };
   return pack2<T>(half(a, 0) - half(b, 0), half(a, 1) - half(b, 1));
+}
+
+inline std::uint32_t add_bfloat16(std::uint32_t a, std::uint32_t b) {
+  return subtract2<Bfloat16>(a, b ^ 0x80008000u);
 }
 
 inline float power_of_2(float x) {

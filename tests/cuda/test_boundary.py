@@ -103,6 +103,21 @@ def test_signatures_are_those_of_the_source() -> None:
     assert declared == library_module._SIGNATURES
 
 
+def test_formats_are_numbered_as_in_the_source() -> None:
+    header = (Path(__file__).parents[2] / "kernels/include/bidtrie/weights.h").read_text(encoding="utf-8")
+
+    def entries(name: str) -> list[str]:
+        found = re.search(rf"enum class {name} : std::uint8_t \{{(.*?)\}}", header, re.DOTALL)
+        assert found
+        return re.findall(r"\bk\w+", re.sub(r"//.*", "", found[1]))
+
+    codes = {"kInt8": "int8", "kInt4": "int4", "kInt4Min": "int4-min", "kInt4Table": "int4-table"}
+    numbered = {codes[name]: at for at, name in enumerate(entries("Codes")) if name in codes}
+    assert numbered == library_module.CODES
+    patterns = {"kDense": "dense", "k2of4": "2:4", "k1of4": "1:4"}
+    assert {patterns[name]: at for at, name in enumerate(entries("Pattern"))} == library_module.PATTERNS
+
+
 class _Recorder:
     """Stands in for the library where there is none: answers sizes and plans, and keeps what a kernel was given."""
 
@@ -166,8 +181,6 @@ def _matrix(format: GroupFormat) -> GroupTensor:
 
 
 def test_formats_that_the_kernels_do_not_take(recorder: _Recorder) -> None:
-    with pytest.raises(ModelError, match="int8-g32, expected 4 bits"):
-        linear_module.PackedLinear(_matrix(GroupFormat(8, 32)), _CPU)
     recorder.packed_bytes = -1
     with pytest.raises(ModelError, match="int4-g32 with 64 columns"):
         linear_module.PackedLinear(_matrix(GroupFormat(4, 32)), _CPU)
@@ -189,6 +202,25 @@ def test_packing_errors_of_the_library_itself() -> None:
 
 def _linear_call() -> dict[str, torch.Tensor]:
     return {"x": _aligned(3, 64), "bias": _aligned(16), "out": _aligned(3, 16)}
+
+
+@pytest.mark.parametrize(
+    ("format", "numbers"),
+    [
+        (GroupFormat(8, 32), (1, 0, 32)),
+        (GroupFormat(4, 64), (2, 0, 64)),
+        (GroupFormat(4, 16, minimum=True), (3, 0, 16)),
+        (GroupFormat(4, 32, table=True, pattern="2:4"), (4, 1, 32)),
+        (GroupFormat(4, 32, pattern="1:4"), (2, 2, 32)),
+    ],
+    ids=str,
+)
+def test_a_format_reaches_the_kernel_as_numbers(
+    recorder: _Recorder, format: GroupFormat, numbers: tuple[int, int, int]
+) -> None:
+    linear_module.PackedLinear(_matrix(format), _CPU)(**_linear_call())
+    _reached(recorder, "bidtrie_linear")
+    assert recorder.calls[0][1][:3] == numbers
 
 
 def test_a_linear_of_fitting_arguments_reaches_the_kernel(recorder: _Recorder) -> None:

@@ -7,8 +7,8 @@
 
 namespace bidtrie::gpu {
 
-// How the GPU's kernels want a 4-bit matrix: in the order in which tensor cores take it, so that a warp reads
-// whole lines and no value has to move between lanes.
+// How the GPU's kernels want a matrix of codes: in the order in which tensor cores take it, so that a warp
+// reads whole lines and no value has to move between lanes.
 //
 // Sixteen rows make a row tile; a row tile is its scales, group after group, and then its tiles of 64
 // columns:
@@ -26,6 +26,14 @@ namespace bidtrie::gpu {
 //
 //                         nibble   0         1             2             3                 4 … 7
 //                                  row g, c  row g + 8, c  row g, c + 2  row g + 8, c + 2  the column behind
+//
+//   8 bits, 1,024 bytes The same columns, a byte each: its code + 128, which is never negative. Columns 32 s
+//                       … 32 s + 31 (s = 0, 1) are 512 bytes on end, so that a warp reads each at once: 16 at
+//                       512 s + 16 l: words 2 i and 2 i + 1 (i = 0, 1) have what is word j = 2 s + i of 4
+//                       bits:
+//
+//                         byte     0         1             2             3
+//                                  row g, c  row g + 8, c  the column behind; word 2 i + 1: from c + 2 on
 //
 //   2:4, 384 bytes      A half of 32 columns has eight fours; the tensor core's four number u is the half's
 //                       four u / 2 + 4 (u % 2), so that a lane's activations are 32 bytes on end.
@@ -53,7 +61,7 @@ inline constexpr std::size_t kRowTile = 16;
 inline constexpr std::size_t kColumnTile = 64;
 
 constexpr bool is_packable(const WeightFormat& format) {
-  return is_supported(format) && format.is_quantized() && format.codes != Codes::kInt8;
+  return is_supported(format) && format.is_quantized();
 }
 
 constexpr std::size_t row_tiles(std::size_t rows) {
@@ -82,24 +90,31 @@ constexpr std::size_t scales_bytes(const WeightFormat& format, std::size_t cols)
   return stored_groups(format, cols) * group_bytes(format.codes);
 }
 
-constexpr std::size_t code_bytes(Pattern pattern) {
-  return pattern == Pattern::kDense ? 512 : pattern == Pattern::k2of4 ? 256 : 128;
+/// Weights that are kept of a tile.
+constexpr std::size_t tile_weights(Pattern pattern) {
+  return kRowTile * kColumnTile / 4 * kept_of_four(pattern);
 }
 
-constexpr std::size_t tile_bytes(Pattern pattern) {
-  return pattern == Pattern::kDense ? 512 : pattern == Pattern::k2of4 ? 384 : 192;
+/// Bytes of a tile's codes; positions, two bits each, are behind them.
+constexpr std::size_t code_bytes(Codes codes, Pattern pattern) {
+  return tile_weights(pattern) * (codes == Codes::kInt8 ? 8 : 4) / 8;
+}
+
+constexpr std::size_t tile_bytes(Codes codes, Pattern pattern) {
+  return code_bytes(codes, pattern) + (pattern == Pattern::kDense ? 0 : tile_weights(pattern) * 2 / 8);
 }
 
 constexpr std::size_t row_tile_bytes(const WeightFormat& format, std::size_t cols) {
-  return scales_bytes(format, cols) + column_tiles(cols) * tile_bytes(format.pattern);
+  return scales_bytes(format, cols) + column_tiles(cols) * tile_bytes(format.codes, format.pattern);
 }
 
 constexpr std::size_t packed_bytes(const WeightFormat& format, std::size_t rows, std::size_t cols) {
   return row_tiles(rows) * row_tile_bytes(format, cols);
 }
 
-/// A matrix as an artefact stores it: row-major, two codes a byte (the even one in the low nibble), four
-/// positions a byte (the first in the lowest bits), scales and minima float16 [rows, groups].
+/// A matrix as an artefact stores it: row-major, a signed code or two of 4 bits a byte (the even one in the
+/// low nibble), four positions a byte (the first in the lowest bits), scales and minima float16 [rows,
+/// groups].
 struct Source {
   WeightFormat format;
   std::size_t rows, cols;
@@ -153,16 +168,22 @@ inline PackError pack(const Source& source, std::uint8_t* out) {
         const std::size_t in = col % kColumnTile, b = in % 4;
         const std::size_t q = format.group == 16 ? in % 16 / 4 : in % 32 / 8;
         const std::size_t j = format.group == 16 ? in / 16 : in / 32 * 2 + in % 8 / 4;
-        std::uint8_t* word = tiles + col / kColumnTile * 512 + 16 * (4 * g + q) + 4 * j;
-        put(word, 4 * (h + b / 2 * 2 + b % 2 * 4), code(row, col));
+        std::uint8_t* lane =
+            tiles + col / kColumnTile * tile_bytes(format.codes, format.pattern) + 16 * (4 * g + q);
+        if (format.codes == Codes::kInt8) {
+          lane[512 * (j / 2) + 8 * (j % 2) + 4 * (b / 2) + h + 2 * (b % 2)] =
+              static_cast<std::uint8_t>(source.codes[row * cols + col] ^ 0x80);
+        } else {
+          put(lane + 4 * j, 4 * (h + b / 2 * 2 + b % 2 * 4), code(row, col));
+        }
       }
       continue;
     }
     for (std::size_t four = 0; four < cols / 4; ++four) {
       const std::size_t in = four % 16, s = in / 8, place = 2 * (in % 4) + in % 8 / 4, i = place / 4,
                         f = place % 4;
-      std::uint8_t* tile = tiles + four / 16 * tile_bytes(format.pattern);
-      std::uint8_t* positions = tile + code_bytes(format.pattern);
+      std::uint8_t* tile = tiles + four / 16 * tile_bytes(format.codes, format.pattern);
+      std::uint8_t* positions = tile + code_bytes(format.codes, format.pattern);
       if (format.pattern == Pattern::k2of4) {
         const std::uint32_t first = position(row, 2 * four), second = position(row, 2 * four + 1);
         if (first >= second) return PackError::kPositions;

@@ -8,7 +8,7 @@ from pathlib import Path
 from bidtrie.errors import EngineError
 
 #: Kinds of codes and patterns as kernels/include/bidtrie/weights.h numbers them.
-CODES = {"int4": 2, "int4-min": 3, "int4-table": 4}
+CODES = {"int8": 1, "int4": 2, "int4-min": 3, "int4-table": 4}
 PATTERNS = {"dense": 0, "2:4": 1, "1:4": 2}
 _FORMAT = [c_int, c_int, c_int64]
 _SIGNATURES: dict[str, tuple[list[type], type | None]] = {

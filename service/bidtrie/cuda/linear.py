@@ -1,4 +1,4 @@
-"""4-bit and sparse linears."""
+"""Linears of 8 and 4 bits, dense and sparse."""
 
 import ctypes
 
@@ -23,7 +23,7 @@ class PackedLinear:
     """
 
     def __init__(self, tensor: GroupTensor, device: torch.device, max_nodes: int = 128) -> None:
-        """Raises ModelError for a format that the kernels do not take: 8 bits, or columns not in multiples of 16."""
+        """Raises ModelError for columns that are not in multiples of 16, and for positions that do not ascend."""
         self.rows, self.cols = tensor.shape
         self.device, self.max_nodes = device, max_nodes
         self._format = _numbers(tensor.format)
@@ -106,7 +106,5 @@ class PackedLinear:
 
 
 def _numbers(format: GroupFormat) -> tuple[int, int, int]:
-    if format.bits != 4:
-        raise ModelError(f"the GPU kernels do not take {format.name}, expected 4 bits")
-    codes = "int4-min" if format.minimum else "int4-table" if format.table else "int4"
-    return CODES[codes], PATTERNS[format.pattern], format.group_size
+    kind = "-min" if format.minimum else "-table" if format.table else ""
+    return CODES[f"int{format.bits}{kind}"], PATTERNS[format.pattern], format.group_size

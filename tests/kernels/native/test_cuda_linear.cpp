@@ -8,6 +8,7 @@
 
 #include "bidtrie/weights_gpu.h"
 #include "check.h"
+#include "cuda/decode.cuh"
 #include "cuda/linear.h"
 #include "emulator/launch.h"
 #include "instruction_set.h"
@@ -198,10 +199,27 @@ void check_case(Matrices& m, std::size_t nodes, cuda::LinearPlan plan) {
   }
 }
 
+/// All 8-bit codes, at every place of the words that hold them.
+template <class T>
+void bytes_are_decoded() {
+  for (std::uint32_t first = 0; first < 256; ++first) {
+    std::uint8_t bytes[8];
+    std::uint32_t words[2], a[4];
+    for (std::uint32_t i = 0; i < 8; ++i) bytes[i] = static_cast<std::uint8_t>(first + 37 * i);
+    std::memcpy(words, bytes, sizeof words);
+    cuda::decode_bytes<T>(words[0], words[1], a);
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      for (std::uint32_t high = 0; high < 2; ++high) {
+        const float code = cuda::to_float(T{static_cast<std::uint16_t>(a[i] >> 16 * high)});
+        CHECK(code == static_cast<float>(bytes[4 * (i / 2) + i % 2 + 2 * high]) - 128);
+      }
+    }
+  }
+}
+
 std::vector<WeightFormat> formats(std::size_t group) {
   std::vector<WeightFormat> out = quantized_formats(group);
-  std::erase_if(out, [](const WeightFormat& format) { return !gpu::is_packable(format); });
-  CHECK(out.size() == 7);
+  for (const WeightFormat& format : out) CHECK(gpu::is_packable(format));
   return out;
 }
 
@@ -229,15 +247,20 @@ void linears_are_right() {
 }
 
 void up_to_128_nodes() {
-  Matrices m({Codes::kInt4Min, Pattern::kDense, 32}, 130, 320);
-  for (const std::size_t nodes : {1u, 16u, 17u, 65u, 128u}) {
-    check_case<Float16>(m, nodes, cuda::linear_plan(m.format(), 130, 320, nodes, 4));
+  for (const Codes codes : {Codes::kInt8, Codes::kInt4Min}) {
+    Matrices m({codes, Pattern::kDense, 32}, 130, 320);
+    for (const std::size_t nodes : {1u, 16u, 17u, 65u, 128u}) {
+      check_case<Float16>(m, nodes, cuda::linear_plan(m.format(), 130, 320, nodes, 4));
+    }
   }
 }
 
 void however_the_work_is_cut() {
-  for (const Pattern pattern : {Pattern::kDense, Pattern::k2of4, Pattern::k1of4}) {
-    Matrices m({Codes::kInt4, pattern, 64}, 40, 1040);
+  for (const WeightFormat& format : {WeightFormat{Codes::kInt8, Pattern::kDense, 64},
+                                     {Codes::kInt4, Pattern::kDense, 64},
+                                     {Codes::kInt4, Pattern::k2of4, 64},
+                                     {Codes::kInt4, Pattern::k1of4, 64}}) {
+    Matrices m(format, 40, 1040);
     for (const cuda::LinearPlan plan :
          {cuda::LinearPlan{1, 1}, {2, 1}, {4, 1}, {8, 1}, {8, 2}, {8, 3}, {8, 17}}) {
       for (const std::size_t nodes : {1u, 12u, 33u}) {
@@ -289,7 +312,8 @@ void bad_matrices_are_refused() {
     return gpu::pack({format, 16, cols, bytes.data(), scales.data(), scales.data(), bytes.data()},
                      out.data());
   };
-  CHECK(pack({Codes::kInt8, Pattern::kDense, 32}, 64) == gpu::PackError::kFormat);
+  CHECK(pack({Codes::kFloat32, Pattern::kDense, 0}, 64) == gpu::PackError::kFormat);
+  CHECK(pack({Codes::kInt8, Pattern::k2of4, 32}, 64) == gpu::PackError::kFormat);
   CHECK(pack({Codes::kInt4, Pattern::kDense, 48}, 64) == gpu::PackError::kFormat);
   CHECK(pack({Codes::kInt4, Pattern::kDense, 32}, 40) == gpu::PackError::kColumns);
   CHECK(pack({Codes::kInt4, Pattern::k2of4, 32}, 64) == gpu::PackError::kPositions);  // 0 and 0
@@ -306,7 +330,8 @@ void bytes_are_near_the_minimum() {
         run<Float16>(m, x, 1, bias, cuda::linear_plan(format, rows, cols, 1, 4));
         const emulator::Moved& weights = emulator::last_traffic()[emulator::Way::kLoadOnce];
         const std::size_t kept = kept_of_four(format.pattern);
-        const double bits = static_cast<double>(kept) * (format.pattern == Pattern::kDense ? 4 : 6) / 4 +
+        const double code_bits = format.codes == Codes::kInt8 ? 8 : format.pattern == Pattern::kDense ? 4 : 6;
+        const double bits = static_cast<double>(kept) * code_bits / 4 +
                             (format.codes == Codes::kInt4Min ? 32.0 : 16.0) / static_cast<double>(group);
         const double least = static_cast<double>(rows * cols) * bits / 8;
         // What memory must give; and what is asked for, where two tiles share a group's scales.
@@ -321,6 +346,8 @@ void bytes_are_near_the_minimum() {
 }  // namespace
 
 int main() {
+  bytes_are_decoded<Float16>();
+  bytes_are_decoded<Bfloat16>();
   linears_are_right();
   up_to_128_nodes();
   however_the_work_is_cut();

@@ -124,8 +124,11 @@ void bits_and_bytes() {
       CHECK((picked >> 8 * byte & 0xff) == ((which < 4 ? a >> 8 * which : b >> 8 * (which - 4)) & 0xff));
     }
     CHECK((and_or<0x00ff00ffu, 0x43004300u>(a) == ((a & 0x00ff00ffu) | 0x43004300u)));
+    CHECK((and_xor<0x00800080u, 0x43804380u>(a) == ((a ^ 0x43804380u) & 0x00800080u) + 0x43004300u));
   }
   CHECK(pick_bytes(0x33221100, 0x77665544, 0x5410) == 0x55441100);
+  // 1.5 + 2 and -3 + 1.
+  CHECK(add_bfloat16(0xc0403fc0, 0x3f804000) == 0xc0004060);
   CHECK(power_of_2(-infinity()) == 0 && power_of_2(3) == 8 && log_2(8) == 3);
   // One rounding: 1 + 2^-24 + 2^-24 is lost in steps.
   CHECK(multiply_add(1 + 0x1p-12f, 1 + 0x1p-12f, -1) == 0x1p-11f + 0x1p-24f);

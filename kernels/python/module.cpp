@@ -354,6 +354,9 @@ nb::tuple step(bidtrie::Engine& engine, const Int32& tokens, const Int32& sequen
 
 NB_MODULE(_native, m) {
   m.doc() = "The native CPU engine: see bidtrie.engine.native.";
+  // PyTorch keeps the functions that were registered as ops, and what they refer to, until after Python's
+  // end.
+  nb::set_leak_warnings(false);
 
   nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
     const auto raise = [](const char* name, const char* text) {

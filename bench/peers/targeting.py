@@ -32,6 +32,7 @@ _VARIANTS = {
 NAMES = tuple(_VARIANTS)
 #: Why one is missing that is not there.
 INSTALL = "is not installed: `make bench-peers` does that"
+CONVERT = "has no file of this model: `python -m bench.peers.setup --model NAME` makes it of a .gguf file"
 _MOST_TOKENS = 128
 
 
@@ -79,9 +80,12 @@ def start_targeting_peers(
         "warm_up": list(warm_up),
     }
     for name, variant in _VARIANTS.items():
-        model = model_file(variant, checkpoint) if is_installed(variant.peer) else None
-        if model is None:
+        if not is_installed(variant.peer):
             missing[name] = INSTALL
+            continue
+        model = model_file(variant, checkpoint)
+        if model is None:
+            missing[name] = CONVERT
             continue
         file = folder / f"{name}.json"
         file.write_text(json.dumps(task | {"model": str(model)}), encoding="utf-8")

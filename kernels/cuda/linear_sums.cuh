@@ -13,7 +13,7 @@ namespace bidtrie::cuda {
 struct LinearKernel {
   const std::uint8_t* weights;
   unsigned row_tile_bytes, scales_bytes;
-  unsigned group_inverse;  // see group_of
+  unsigned group_inverse;  // see the function
   int rows, cols, column_tiles, tiles_per_split, warps;
   Table table;
   const void* x;

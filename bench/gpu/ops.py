@@ -1,12 +1,11 @@
 """`torch.ops.bidtrie.*` on the device against float64: what the vLLM engine calls there."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
-from bidtrie.engine.vllm import ops
-from bidtrie.models.group_tensor import GroupTensor
+from bidtrie.engine.vllm import ops  # noqa: F401 (registers them)
+from bidtrie.engine.vllm.codes import codes_of
 
 from bench.gpu.correctness import FORMATS, ROUNDING, STEP, Case, not_nan
 from bench.gpu.matrices import dense, magnitudes, random_matrix
@@ -15,27 +14,16 @@ _ROWS, _COLS = 208, 576
 _TYPES = (torch.float16, torch.bfloat16)
 
 
-def _codes(tensor: GroupTensor, device: torch.device) -> tuple[Any, ...]:
-    parts = (tensor.codes, tensor.scales, tensor.minimums, tensor.table, tensor.positions)
-    format = tensor.format
-    return (
-        *(None if part is None else torch.from_numpy(np.array(part)).to(device) for part in parts),
-        format.bits,
-        format.group_size,
-        format.pattern,
-    )
-
-
 def _case(op: str, name: str, out: torch.Tensor, wanted: torch.Tensor, bound: torch.Tensor) -> Case:
     return Case(op, name, not_nan(((out.double() - wanted).abs() / (bound + 1e-30)).max().item()))
 
 
-def on_codes(device: torch.device, seed: int) -> Iterator[Case]:
+def oncodes_of(device: torch.device, seed: int) -> Iterator[Case]:
     """Every format: products of few and of many nodes, candidates, rows."""
     draw = torch.Generator(device).manual_seed(seed)
     for at, format in enumerate(FORMATS):
         tensor = random_matrix(format, _ROWS, _COLS, seed + at)
-        codes, exact, sizes = _codes(tensor, device), dense(tensor, device), magnitudes(tensor, device)
+        codes, exact, sizes = codes_of(tensor, device), dense(tensor, device), magnitudes(tensor, device)
         ids = torch.randint(0, _ROWS, (50,), device=device, generator=draw).int()
         rows = torch.ops.bidtrie.embedding(ids, *codes)
         wanted_rows = torch.from_numpy(tensor.dequantize())[ids.cpu().long()]
@@ -154,12 +142,7 @@ def controls(device: torch.device, seed: int) -> Iterator[Case]:
     tensor, other = (random_matrix(FORMATS[0], _ROWS, _COLS, seed + i) for i in range(2))
     x = torch.randn(4, _COLS, device=device, generator=draw).half()
     wanted, size = x.double() @ dense(tensor, device).T, x.double().abs() @ magnitudes(tensor, device).T
-    out = torch.ops.bidtrie.linear(x, *_codes(other, device))
+    out = torch.ops.bidtrie.linear(x, *codes_of(other, device))
     yield _case(
         "op linear", "another matrix", out, wanted, (_COLS / 8 + 32) * STEP * size + wanted.abs() / 2048
     )
-
-
-def uses_kernels() -> bool:
-    """Whether the ops go to our kernels on a GPU, and not to PyTorch's ways round them."""
-    return ops.has_codes_kernel(torch.device("cuda"), torch.bfloat16)

@@ -8,6 +8,7 @@ import torch
 from bidtrie.compress.round_to_nearest import quantize
 from bidtrie.cuda.library import is_built
 from bidtrie.engine.vllm import ops
+from bidtrie.engine.vllm.codes import codes_of
 from bidtrie.engine.vllm.shard import check_shards, columns_of, rows_of
 from bidtrie.errors import ModelError
 from bidtrie.models.group_tensor import GroupFormat, GroupTensor
@@ -25,14 +26,7 @@ def coded(format: GroupFormat, seed: int = 0) -> GroupTensor:
 
 
 def arguments(tensor: GroupTensor) -> tuple[Any, ...]:
-    parts = (tensor.codes, tensor.scales, tensor.minimums, tensor.table, tensor.positions)
-    format = tensor.format
-    return (
-        *(None if part is None else torch.from_numpy(np.array(part)) for part in parts),
-        format.bits,
-        format.group_size,
-        format.pattern,
-    )
+    return codes_of(tensor, torch.device("cpu"))
 
 
 def inputs(nodes: int) -> torch.Tensor:

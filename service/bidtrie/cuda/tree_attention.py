@@ -8,6 +8,9 @@ from bidtrie.cuda.library import check, library
 from bidtrie.cuda.tensors import FLOATS, expect, expect_aligned, multiprocessors, stream
 from bidtrie.errors import EngineError
 
+#: Heads of these sizes have a kernel.
+HEAD_SIZES = (64, 128)
+
 
 @dataclass(frozen=True, slots=True)
 class TreeLayout:
@@ -42,7 +45,7 @@ class TreeAttention:
         splits: int | None = None,
     ) -> None:
         """`splits`: into how many parts positions are cut; None: enough to fill the GPU."""
-        if head_size not in (64, 128):
+        if head_size not in HEAD_SIZES:
             raise EngineError(f"head_size is {head_size}, expected 64 or 128")
         if kv_heads < 1 or heads % kv_heads:
             raise EngineError(f"heads is {heads}, expected a multiple of kv_heads = {kv_heads}")

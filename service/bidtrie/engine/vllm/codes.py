@@ -2,17 +2,29 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from bidtrie.errors import EngineError
 from bidtrie.models.group_format import KEPT_OF_FOUR, GroupFormat
-from bidtrie.models.group_tensor import GroupTensor
+from bidtrie.models.group_tensor import POSITION_SHIFTS, GroupTensor
 
 
 def array(tensor: torch.Tensor) -> NDArray[Any]:
     """On the host; of a tensor of the CPU the same memory."""
     return tensor.detach().contiguous().cpu().numpy()
+
+
+def codes_of(tensor: GroupTensor, device: torch.device) -> tuple[Any, ...]:
+    """The arguments CODES, on the device."""
+    arrays = (tensor.codes, tensor.scales, tensor.minimums, tensor.table, tensor.positions)
+    return (
+        *(None if a is None else torch.from_numpy(np.array(a)).to(device) for a in arrays),
+        tensor.format.bits,
+        tensor.format.group_size,
+        tensor.format.pattern,
+    )
 
 
 def columns(codes: torch.Tensor, bits: int, pattern: str) -> int:
@@ -76,7 +88,7 @@ def dequantized_rows(
         values += per_weight(minimums)
     if positions is None:
         return values
-    shifts = torch.tensor([0, 2, 4, 6], dtype=torch.uint8, device=codes.device)
+    shifts = torch.from_numpy(POSITION_SHIFTS).to(codes.device)
     places = (positions[ids][:, :, None] >> shifts & 3).reshape(rows, cols // 4, -1).long()
     dense = torch.zeros(rows, cols // 4, 4, device=codes.device)
     return dense.scatter_(2, places, values.reshape(rows, cols // 4, -1)).reshape(rows, cols)

@@ -13,11 +13,9 @@ from bidtrie.cuda.candidate_head import candidate_head as head_kernel
 from bidtrie.cuda.linear import PackedLinear
 from bidtrie.cuda.slot_lists import slot_lists
 from bidtrie.cuda.tensors import FLOATS
-from bidtrie.cuda.tree_attention import TreeAttention, TreeLayout
+from bidtrie.cuda.tree_attention import HEAD_SIZES, TreeAttention, TreeLayout
 from bidtrie.engine.vllm.codes import group_tensor
 
-#: Heads of these sizes have a kernel.
-HEAD_SIZES = (64, 128)
 #: A weight's workspace is made for so many nodes; longer steps take several calls.
 _MAX_NODES = 128
 

@@ -1,10 +1,10 @@
 """A weight of a layer, or of a merged layer's part: as codes, or as plain numbers."""
 
-import numpy as np
 import torch
 from torch import nn
 
 from bidtrie.engine.vllm import ops
+from bidtrie.engine.vllm.codes import codes_of
 from bidtrie.models.group_tensor import GroupTensor
 
 
@@ -33,14 +33,7 @@ class CodedPart(Part):
         super().__init__()
         self.rows = tensor.shape[0]
         self._dtype = dtype
-        arrays = (tensor.codes, tensor.scales, tensor.minimums, tensor.table, tensor.positions)
-        #: The ops' arguments CODES.
-        self.codes = (
-            *(None if a is None else torch.from_numpy(np.array(a)).to(device) for a in arrays),
-            tensor.format.bits,
-            tensor.format.group_size,
-            tensor.format.pattern,
-        )
+        self.codes = codes_of(tensor, device)
 
     def linear(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = torch.ops.bidtrie.linear(x, *self.codes)

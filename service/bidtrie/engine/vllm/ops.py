@@ -193,16 +193,20 @@ def _embedding(ids: torch.Tensor, *codes: Any) -> torch.Tensor:
     return dequantized_rows(ids.long(), *codes)
 
 
+def _row_products(x: torch.Tensor, offsets: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Of node t its products with wanted[offsets[t]:offsets[t + 1]], float32 [N, cols]."""
+    rows = x.repeat_interleave(offsets.diff().long(), dim=0, output_size=len(wanted))
+    return (rows.float() * wanted).sum(-1).to(x.dtype)
+
+
 def _candidate_linear(x: torch.Tensor, offsets: torch.Tensor, ids: torch.Tensor, *codes: Any) -> torch.Tensor:
-    rows = x.repeat_interleave(offsets.diff().long(), dim=0, output_size=len(ids))
-    return (rows.float() * dequantized_rows(ids.long(), *codes)).sum(-1).to(x.dtype)
+    return _row_products(x, offsets, dequantized_rows(ids.long(), *codes))
 
 
 def _candidate_head(
     x: torch.Tensor, offsets: torch.Tensor, ids: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    rows = x.repeat_interleave(offsets.diff().long(), dim=0, output_size=len(ids))
-    return (rows.float() * weight[ids.long()].float()).sum(-1).to(x.dtype)
+    return _row_products(x, offsets, weight[ids.long()].float())
 
 
 _library.impl("linear", _linear_cpu, "CPU")

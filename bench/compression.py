@@ -2,15 +2,15 @@
 
 Everything goes through the native engine, as it is served: the dense model in float32, the artefacts in their codes
 with activations rounded to 8 bits. Perplexity and divergence are of the file's second half, products as prose one after
-the other in sequences of 256 tokens. Decoding is timed in turns. Targeting is the default search, title only, once by
-the model alone (`llm`) and once with the retriever's scores (`default`); `agreement_top3` is the share of the dense
-model's three segments that are among the artefact's three, `same_first` the share of titles with the same first one,
-and `tier1_top1` the share whose first tier-1 topic is right.
+the other in sequences of 256 tokens, or of other text (`--text`). Decoding is timed in turns. Targeting is the default
+search, title only, once by the model alone (`llm`) and once with the retriever's scores (`default`); `agreement_top3`
+is the share of the dense model's three segments that are among the artefact's three, `same_first` the share of titles
+with the same first one, and `tier1_top1` the share whose first tier-1 topic is right.
 
 `ratio_perplexity_4bit` and `bits_per_weight` are of the artefact with the most bits that has at most 4.5 of them in its
 layers' linears. `front` has a point for each artefact that no other one beats in bits, perplexity and ms at once.
 
-python -m bench.compression ARTEFACT… [--reference MODEL] [--products FILE.csv] [--pages FILE.tsv] [--json FILE]
+python -m bench.compression ARTEFACT… [--reference MODEL] [--products FILE.csv | --text FILE.txt] [--pages FILE.tsv]
 """
 
 import argparse
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from bidtrie.cli.progress import progress_bar
+from bidtrie.compress.calibration_text import read_calibration_text
 from bidtrie.compress.measured import DENSE, Measured, measure
 from bidtrie.compress.product_text import product_sequences
 from bidtrie.evaluation.creative import read_products
@@ -143,9 +144,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one run."""
     dense = load_checkpoint(options.reference)
     artefacts = {Path(each).name: load_checkpoint(each) for each in options.artefacts}
-    products = read_products(options.products)
-    products = products[len(products) // 2 :]
-    sequences = product_sequences(products, dense.tokenizer, _TOKENS)[: options.sequences]
+    if options.text is None:
+        products = read_products(options.products)
+        products = products[len(products) // 2 :]
+        sequences = product_sequences(products, dense.tokenizer, _TOKENS)[: options.sequences]
+    else:
+        sequences = read_calibration_text(
+            [options.text], dense.tokenizer, options.sequences, _TOKENS, seed=0
+        ).sequences
     with progress_bar() as bar:
         task = bar.add_task("", total=None)
         measured = measure(
@@ -184,10 +190,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "benchmark": "compression",
         "reference": options.reference,
-        "products_from": "stand-in of the project"
-        if options.products == _PRODUCTS
-        else options.products.name,
-        "products": len(products),
+        "text_from": "stand-in of the project"
+        if options.text is None and options.products == _PRODUCTS
+        else (options.text or options.products).name,
         "tokens": measured[DENSE].fidelity.tokens,
         "pages_from": "stand-in of the project" if options.pages == STAND_IN else options.pages.name,
         "titles": len(targeted[DENSE].segments["llm"]) if targeted else 0,
@@ -228,6 +233,11 @@ def main() -> None:
     parser.add_argument("--reference", default="smollm2-135m", help="the model before compression")
     parser.add_argument(
         "--products", type=Path, default=_PRODUCTS, help="labelled products; the second half counts"
+    )
+    parser.add_argument(
+        "--text",
+        type=Path,
+        help=".txt or .jsonl to measure on instead, drawn from evenly: other text than ads",
     )
     parser.add_argument("--pages", type=Path, default=STAND_IN, help="labelled pages")
     parser.add_argument("--catalog", default="iab-content", help="name of a built catalog")

@@ -14,6 +14,7 @@ from bidtrie.compress.round_to_nearest import quantize
 from bidtrie.compress.tuned_model import FORMAT, fetch_tuned
 from bidtrie.errors import ModelError
 from bidtrie.models.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TUNE_RECORD
+from bidtrie.models.group_format import GroupFormat
 from bidtrie.models.known import TUNED_MODELS, TunedModel
 from bidtrie.models.load import load_checkpoint
 from reference.tiny_models import save_tiny_model
@@ -79,6 +80,17 @@ def test_another_adapter_replaces_the_model(adapter: Path) -> None:
     write_adapter(adapter, 1)
     fetch_tuned("tiny-ads", silent)
     assert load_checkpoint("tiny-ads").content_hash != first
+
+
+def test_another_format_replaces_the_model(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_adapter(adapter, 0)
+    with monkeypatch.context() as earlier_version:
+        earlier_version.setattr(tuned_model, "FORMAT", GroupFormat(bits=4, group_size=16, minimum=True))
+        earlier_version.setattr(tuned_model, "FORMAT_NAME", "int4-min")
+        fetch_tuned("tiny-ads", silent)
+    assert str(load_checkpoint("tiny-ads").tensors[f"{LINEAR}.weight"].format) == "int4-min-g16"
+    fetch_tuned("tiny-ads", silent)
+    assert str(load_checkpoint("tiny-ads").tensors[f"{LINEAR}.weight"].format) == FORMAT.name
 
 
 def test_a_damaged_adapter_leaves_nothing(adapter: Path, tmp_path: Path) -> None:

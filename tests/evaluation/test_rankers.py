@@ -151,7 +151,7 @@ def test_the_command_from_pages_to_plot(
     intervals = {f"{key}_{end}" for key in keys if "top" in key for end in ("low", "high")}
     summary = keys | intervals | {"cached"}
     rankers = {"lexical", "retriever", "llm", "both"}
-    assert found.keys() == summary | rankers | {"catalog", "pages", "compare", "calibration"}
+    assert found.keys() == summary | rankers | {"catalog", "pages", "compare", "either", "calibration"}
     assert all(found[name].keys() == summary for name in rankers)
     assert (found["tier1_top1"], found["llm"]["tier1_top1"], found["llm"]["path_top1"]) == (0.5, 0.75, 0.5)
     assert found["lexical"]["path_top1"] == 1.0
@@ -159,12 +159,15 @@ def test_the_command_from_pages_to_plot(
     against = found["compare"]["llm_vs_retriever"]
     assert (against["tier1_top1"]["difference_points"], against["tier1_top1"]["p"]) == (75.0, 2 / 2**6)
     assert (against["path_top1"]["only_first"], against["path_top1"]["only_second"]) == (4, 0)
+    # The retriever is never right here: what either of the two knows is what the model knows.
+    assert found["either"] == {"tier1_top1": 0.75, "path_top1": 0.5}
     assert found["calibration"].keys() == {"llm", "both"}
     for kinds in found["calibration"].values():
         assert kinds["tier1"].keys() >= {"ece", "ece_unscaled", "temperature"}
         assert kinds["path"]["n"] == 8
         assert kinds["tier1"]["mean_probability_unscaled"] > kinds["path"]["mean_probability_unscaled"]
     assert "both less" in told
+    assert "tier 1 75.0%, path 50.0%" in told
     drawn = plot.read_text(encoding="utf-8")
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
     for text in (
@@ -203,7 +206,7 @@ def test_pages_of_tier_1_alone(
     assert run(monkeypatch, *asked, "--plot", str(plot)) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["path_top1"] is found["path_top1_low"] is found["calibration"]["llm"]["path"] is None
-    assert found["compare"]["both_vs_retriever"]["path_top1"] is None
+    assert found["compare"]["both_vs_retriever"]["path_top1"] is found["either"]["path_top1"] is None
     assert plot.read_bytes().startswith(b"\x89PNG")
     # One page has no two halves: no diagram, and all the rest.
     assert run(monkeypatch, *asked, "--limit", "1", "--plot", str(plot)) == 0

@@ -3,7 +3,7 @@
 import pytest
 from bidtrie.errors import InvalidInput
 from bidtrie.evaluation.pages import Page, PageField, read_pages, with_only
-from bidtrie.evaluation.targeting import Ranked, Tally, calibrate, compare, evaluate, has_paths
+from bidtrie.evaluation.targeting import Ranked, Tally, calibrate, compare, either_right, evaluate, has_paths
 from bidtrie.requests import PageContext, ScoredSegment
 from bidtrie.trie.catalog import Catalog, Segment
 
@@ -135,6 +135,21 @@ def test_rankers_are_compared_where_they_are_there():
         "llm_vs_retriever",
         "both_vs_embedding",
     ]
+
+
+def test_what_either_of_retriever_and_model_knows():
+    tallies = {"llm": Tally(), "retriever": Tally()}
+    assert either_right({"llm": tallies["llm"]}, paths=True) == {}
+    tallies["llm"].tier1_top1[:], tallies["llm"].path_top1[:] = (
+        [True, True, False, False],
+        [True] + 3 * [False],
+    )
+    tallies["retriever"].tier1_top1[:], tallies["retriever"].path_top1[:] = (
+        [True, False, True, False],
+        4 * [False],
+    )
+    assert either_right(tallies, paths=True) == {"tier1_top1": 0.75, "path_top1": 0.25}
+    assert either_right(tallies, paths=False) == {"tier1_top1": 0.75, "path_top1": None}
 
 
 def test_only_the_models_scores_are_calibrated():

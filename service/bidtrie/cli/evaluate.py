@@ -82,7 +82,7 @@ def targeting(
     from bidtrie.client import Client
     from bidtrie.evaluation.pages import read_pages, with_only
     from bidtrie.evaluation.rankers import baselines, service_rankers
-    from bidtrie.evaluation.targeting import Tally, calibrate, compare, evaluate, has_paths
+    from bidtrie.evaluation.targeting import Tally, calibrate, compare, either_right, evaluate, has_paths
     from bidtrie.trie.store import load_catalog
 
     loaded = load_catalog(catalog)
@@ -100,6 +100,7 @@ def targeting(
     paths = has_paths(chosen)
     summaries: dict[str, Any] = {name: tally.summary(paths=paths) for name, tally in tallies.items()}
     differences = compare(tallies, paths=paths)
+    either = either_right(tallies, paths=paths)
     calibration = calibrate(tallies, paths=paths)
     if save is not None:
         from bidtrie.evaluation.saved import save as write
@@ -112,9 +113,10 @@ def targeting(
     if not json_only:
         _print_targeting(summaries)
         _print_differences(differences)
+        _print_either(either)
         _print_calibration(calibration)
     default = summaries.pop("default")
-    judged = {"compare": _to_json(differences), "calibration": _to_json(calibration)}
+    judged = {"compare": _to_json(differences), "either": either, "calibration": _to_json(calibration)}
     print(json.dumps(default | {"catalog": catalog, "pages": pages.name} | summaries | judged))
 
 
@@ -168,6 +170,16 @@ def _points(found: "Difference | None") -> tuple[str, str]:
     if found is None:
         return "-", "-"
     return f"{found.difference_points:+.1f} ({found.low:+.1f} to {found.high:+.1f})", f"{found.p:.2g}"
+
+
+def _print_either(either: Mapping[str, float | None]) -> None:
+    from rich.console import Console
+
+    names = {"tier1_top1": "tier 1", "path_top1": "path"}
+    shares = [f"{names[share]} {value:.1%}" for share, value in either.items() if value is not None]
+    if shares:
+        told = "Retriever or model right, the most that choosing between their first answers can reach"
+        Console().print(f"{told}: {', '.join(shares)}")
 
 
 def _print_calibration(calibration: "Mapping[str, Mapping[str, Calibration | None]]") -> None:

@@ -119,6 +119,21 @@ def compare(tallies: dict[str, Tally], *, paths: bool) -> dict[str, dict[str, Di
     }
 
 
+def either_right(tallies: dict[str, Tally], *, paths: bool) -> dict[str, float | None]:
+    """The shares of pages, by each of `COMPARED`, for which the retriever's first answer or the model's is right.
+
+    A choice between the two first answers can do no better. Empty where one of the two is missing.
+    """
+    if "llm" not in tallies or "retriever" not in tallies:
+        return {}
+    return {
+        share: float(np.mean(np.logical_or(tallies["llm"].hits(share), tallies["retriever"].hits(share))))
+        if paths or share in TIER1_SHARES
+        else None
+        for share in COMPARED
+    }
+
+
 def calibrate(tallies: dict[str, Tally], *, paths: bool) -> dict[str, dict[str, Calibration | None]]:
     """Of each ranker that has the model's scores: how far to trust its choice of a "tier1" topic and of a "path"."""
     found: dict[str, dict[str, Calibration | None]] = {}

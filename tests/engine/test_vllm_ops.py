@@ -132,3 +132,9 @@ def test_a_part_that_ends_within_a_group_is_named() -> None:
     ):
         check_shards({"model.layers.0.mlp.down_proj.weight": tensor}, 2)
     check_shards({"model.layers.0.mlp.up_proj.weight": tensor}, 2)
+
+
+def test_one_gpu_takes_a_weight_whose_last_group_is_short() -> None:
+    tensor = coded(GroupFormat(8, 128))
+    check_shards({"model.layers.0.self_attn.o_proj.weight": tensor}, 1)
+    np.testing.assert_array_equal(columns_of("x", tensor, 0, 1).dequantize(), tensor.dequantize())

@@ -19,8 +19,11 @@ def rows_of(tensor: GroupTensor, first: int, last: int) -> GroupTensor:
 def columns_of(name: str, tensor: GroupTensor, rank: int, ranks: int) -> GroupTensor:
     """The columns of part `rank` of `ranks` equal ones, as views.
 
-    Raises ModelError naming the weight where a part would end within a group of columns that share a scale.
+    Raises ModelError naming the weight where a part would end within a group of columns that share a scale. One GPU
+    takes the whole weight, whose last group may be short.
     """
+    if ranks == 1:
+        return tensor
     rows, cols = tensor.shape
     group = tensor.format.group_size
     width, rest = divmod(cols, ranks)

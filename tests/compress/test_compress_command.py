@@ -98,6 +98,13 @@ def test_summary(model: Path, tmp_path: Path) -> None:
     assert "MB (from 0.4 MB) in " in text
     assert str(tmp_path / "out") in text
     assert "float32" not in text
+    assert "--method gptq loses much less" in text
+
+
+def test_eight_bits_need_no_warning(model: Path, tmp_path: Path) -> None:
+    assert "Rounded to the nearest" not in run(
+        "compress", model, "--out", tmp_path / "out", "--format", "int8"
+    )
 
 
 def test_linears_that_no_format_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

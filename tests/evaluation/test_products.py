@@ -1,8 +1,9 @@
 """Labelled products: what is wrong is named, line by line."""
 
 import pytest
-from bidtrie.errors import InvalidInput
-from bidtrie.evaluation.creative import read_products
+from bidtrie.errors import BidtrieError, InvalidInput
+from bidtrie.evaluation import creative
+from bidtrie.evaluation.creative import check_metrics, read_products
 
 HEADER = "company,industry,type,desc,output"
 
@@ -37,3 +38,13 @@ def test_nothing_to_read(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(InvalidInput, match=message):
         read_products(file)
+
+
+@pytest.mark.parametrize("missing", [None, "nltk", "rouge_score", "sacrebleu"])
+def test_a_missing_package_is_told_before_anything_is_written(monkeypatch, missing):
+    monkeypatch.setattr(creative, "find_spec", lambda name: None if name == missing else name)
+    if missing is None:
+        check_metrics()
+    else:
+        with pytest.raises(BidtrieError, match=r'pip install "bidtrie\[bench\]"'):
+            check_metrics()

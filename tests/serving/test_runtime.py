@@ -37,6 +37,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PAGE = TargetQuery(PageContext(title="Bread for beginners"), ranker=Ranker.LLM, top_k=50, beam_width=64)
 
 
+async def test_lost_with_its_engine(runtime, monkeypatch):
+    assert not runtime.lost()
+    engine = runtime._serving.levels[-1].model.engine
+    monkeypatch.setattr(type(engine), "lost", property(lambda self: self is engine))
+    assert runtime.lost()
+
+
 def changed(**fields):
     return replace(PAGE, **fields)
 

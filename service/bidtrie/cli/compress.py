@@ -144,7 +144,7 @@ def compress(
     recover_rate: Annotated[
         float,
         typer.Option(help="How far a step of the distillation moves a weight, relative to its tensor's."),
-    ] = 1e-3,
+    ] = 1e-4,
     seed: Annotated[int, typer.Option(help="Of the text's draw: the same seed gives the same result.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:

@@ -41,7 +41,7 @@ class Recovery:
     """
 
     steps: int = 0
-    rate: float = 1e-3
+    rate: float = 1e-4
     batch: int = 4
     seed: int = 0
 

@@ -1,6 +1,6 @@
 """bidtrie on vLLM beside stock vLLM, both on the CPU, in one run, in turn: targeting, and a greedy headline.
 
-Ours is the service on its vLLM engine with the 4-bit artefact, default search, drafts on, asked over gRPC. Stock vLLM
+Ours is the service on its vLLM engine with the default model, default search, drafts on, asked over gRPC. Stock vLLM
 has the same weights, dequantized, in bfloat16, in a process of its own with prefix caching: targeting by structured
 output (`choice` of all path texts), a headline by plain decoding of the same prompt and as many tokens as ours has.
 

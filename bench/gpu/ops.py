@@ -18,7 +18,7 @@ def _case(op: str, name: str, out: torch.Tensor, wanted: torch.Tensor, bound: to
     return Case(op, name, not_nan(((out.double() - wanted).abs() / (bound + 1e-30)).max().item()))
 
 
-def oncodes_of(device: torch.device, seed: int) -> Iterator[Case]:
+def on_codes(device: torch.device, seed: int) -> Iterator[Case]:
     """Every format: products of few and of many nodes, candidates, rows."""
     draw = torch.Generator(device).manual_seed(seed)
     for at, format in enumerate(FORMATS):

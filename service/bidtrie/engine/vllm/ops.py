@@ -194,7 +194,7 @@ def _embedding(ids: torch.Tensor, *codes: Any) -> torch.Tensor:
 
 
 def _row_products(x: torch.Tensor, offsets: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Of node t its products with wanted[offsets[t]:offsets[t + 1]], float32 [N, cols]."""
+    """Of node t its products with rows offsets[t] to offsets[t + 1] of `wanted`, float32 [N, cols]: [N]."""
     rows = x.repeat_interleave(offsets.diff().long(), dim=0, output_size=len(wanted))
     return (rows.float() * wanted).sum(-1).to(x.dtype)
 
